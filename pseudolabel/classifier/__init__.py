@@ -1,0 +1,1 @@
+"""The image classifier that maps are taken from: network, loop, checkpoint."""

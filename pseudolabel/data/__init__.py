@@ -1,0 +1,1 @@
+"""Readers: a file format or a generator to a Dataset, one a file."""

@@ -1,0 +1,1 @@
+"""Finishers: belief to belief, one a file; argmax comes after the last."""

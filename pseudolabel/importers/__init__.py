@@ -1,0 +1,1 @@
+"""Importers: masks and maps of other tools to ours, one a file."""

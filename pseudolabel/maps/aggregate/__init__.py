@@ -1,0 +1,1 @@
+"""Aggregators: a map method made of a map method, one a file."""

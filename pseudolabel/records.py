@@ -1,0 +1,202 @@
+"""What flows along the line: records, label spaces, evidence, scores and beliefs.
+
+Class ids: 0 background, 1..C foreground, 255 ignore. Sizes are height first.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pseudolabel.errors import DataFault
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BACKGROUND = 0
+IGNORE = 255
+MOST_NAMES = 255  # background and 254 classes: a mask is 8 bit and 255 means ignore
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One picture of a data set.
+
+    Attributes:
+        id: unique text, never parsed as a number; names every file made for this picture.
+        image: the picture's file.
+        labels: ascending foreground ids present, or None where nobody said.
+        mask: ground truth as an indexed PNG, or None.
+    """
+
+    id: str
+    image: Path
+    labels: tuple[int, ...] | None = None
+    mask: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSpace:
+    """Class names by id: `names[0]` is the background, `names[c]` class c.
+
+    Raises:
+        DataFault: a name is empty or stands twice, or there is no foreground class.
+    """
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) < 2:
+            raise DataFault(f"class list has {len(self.names)} names; it needs background and one class")
+        seen: set[str] = set()
+        for name in self.names:
+            if not name.strip():
+                raise DataFault("class list has an empty name; give every class a name")
+            if name in seen:
+                raise DataFault(f"class list names {name!r} twice; names are unique")
+            seen.add(name)
+
+    @property
+    def foreground(self) -> int:
+        """C, the number of classes without background."""
+        return len(self.names) - 1
+
+    def id_of(self, name: str) -> int:
+        """The id of a class name.
+
+        Raises:
+            DataFault: unknown name; the nearest known one is named.
+        """
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise DataFault(f"{name!r} is not a class; {nearest(name, self.names)}") from None
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """A hint for a name that is not known: the nearest one, or all of them where none is near."""
+    names = list(known)
+    close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
+    if not close:
+        folded = {name.casefold().strip(): name for name in names}
+        close = [folded[wrong.casefold().strip()]] if wrong.casefold().strip() in folded else []
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "known are " + ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What a reader gives.
+
+    Attributes:
+        records: in list order, ids unique.
+        space: the class names.
+        parts: a folder of `<id>.png` where 1 marks the part that tells an object's class and 2 its
+            body, or None; only scenes have one.
+    """
+
+    records: tuple[ImageRecord, ...]
+    space: LabelSpace
+    parts: Path | None = None
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is to be explained: a flat list of (image in the batch, class id 1..C).
+
+    Attributes:
+        images: (T,) index of the image in the batch; non-decreasing.
+        classes: (T,) class id of the logit to explain.
+    """
+
+    images: tuple[int, ...]
+    classes: tuple[int, ...]
+
+    @staticmethod
+    def of(labels: Iterable[Iterable[int]]) -> Targets:
+        """All labels of a batch: one target per (image, label), images in order."""
+        pairs = [(image, label) for image, row in enumerate(labels) for label in row]
+        return Targets(tuple(image for image, _ in pairs), tuple(label for _, label in pairs))
+
+    def slots(self) -> list[list[int]]:
+        """Target indices by label slot: slot s holds the s-th label of every image that has one.
+
+        The targets of one slot belong to different images, so one backward serves them all.
+        """
+        rank: dict[int, int] = {}
+        slots: list[list[int]] = []
+        for target, image in enumerate(self.images):
+            slot = rank.get(image, 0)
+            rank[image] = slot + 1
+            if slot == len(slots):
+                slots.append([])
+            slots[slot].append(target)
+        return slots
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a map method gives for T targets.
+
+    Attributes:
+        values: (T, c, h', w') float32, signed; c = 3 for gradients, 1 for CAM-like maps.
+        logits: (T,) float32, the score that was explained.
+    """
+
+    values: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Maps of the classes present in one image; an absent class does not exist.
+
+    Attributes:
+        ids: (K,) ascending foreground ids.
+        values: (K, H, W) float32.
+    """
+
+    ids: tuple[int, ...]
+    values: Tensor
+
+    def replace(self, values: Tensor) -> Scores:
+        """The same classes with other values."""
+        return Scores(self.ids, values)
+
+
+@dataclass(frozen=True, eq=False)
+class Belief:
+    """How much each pixel belongs to the background and to each class present.
+
+    Attributes:
+        ids: (0, ...) background first, then the ascending ids of the classes.
+        values: (K+1, H, W) float32, row 0 the background.
+        keep: (H, W) bool; a pixel that is not kept becomes 255.
+    """
+
+    ids: tuple[int, ...]
+    values: Tensor
+    keep: Tensor
+
+    @staticmethod
+    def join(background: Tensor, scores: Scores) -> Belief:
+        """Background (H, W) put before the scores (K, H, W); every pixel is kept."""
+        import torch
+
+        values = torch.cat([background[None].to(scores.values.dtype), scores.values])
+        keep = torch.ones(background.shape, dtype=torch.bool, device=background.device)
+        return Belief((BACKGROUND, *scores.ids), values, keep)
+
+    def mask(self) -> Tensor:
+        """(H, W) uint8 class ids: argmax over rows, the first row wins a tie, 255 where not kept."""
+        import torch
+
+        table = torch.tensor(self.ids, dtype=torch.uint8, device=self.values.device)
+        # torch.argmax does not promise which of equal rows it names; the background must win a tie.
+        best = self.values.amax(dim=0)
+        first = (self.values == best).to(torch.uint8).argmax(dim=0)
+        return torch.where(self.keep, table[first], torch.full_like(table[first], IGNORE))

@@ -1,0 +1,1 @@
+"""Refiners: scores to scores, one a file."""

@@ -1,0 +1,175 @@
+"""Bricks by name: where they stand, their parameters, defaults, bounds, formula and source.
+
+A brick is a file of its room: the file's name is the brick's name and its function's. Names are
+listed by looking at the folder, nothing is imported; only the bricks of a recipe are loaded. A third
+party adds bricks through the entry point group `pseudolabel.bricks`, an entry `room.name = "module"`.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from pydantic import Field as _Field
+
+from pseudolabel.errors import UsageFault
+from pseudolabel.records import nearest
+
+RAW = "RAW"
+UNIT = "UNIT"
+SAME = "SAME"
+ENTRY_POINTS = "pseudolabel.bricks"
+
+ROOMS = {
+    "readers": "pseudolabel.data",
+    "methods": "pseudolabel.maps",
+    "aggregators": "pseudolabel.maps.aggregate",
+    "refiners": "pseudolabel.refiners",
+    "resolvers": "pseudolabel.resolvers",
+    "finishers": "pseudolabel.finishers",
+    "exporters": "pseudolabel.exporters",
+    "importers": "pseudolabel.importers",
+}
+
+
+class Parameters(BaseModel):
+    """Parameters of a brick: frozen, typed, never coerced; an unknown key is refused."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Values by name, as the brick sees them."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+def parameter(default: Any = ..., *, help: str, unit: str = "no unit", **bounds: Any) -> Any:
+    """One parameter, declared once: type by annotation, default, bounds (gt, ge, lt, le), unit, help.
+
+    Args:
+        default: the default, or `...` where the recipe must say.
+        help: one clause for a person; stands in `pl methods NAME`, docs and errors.
+        unit: `pixels of the original image`, `share 0..1`, `no unit`, ...
+        bounds: handed to pydantic.
+    """
+    return _Field(default, description=help, json_schema_extra={"unit": unit}, **bounds)
+
+
+@dataclass(frozen=True)
+class Brick:
+    """A registered function with its parameters.
+
+    Attributes:
+        room, name: where it stands.
+        run: the function.
+        params: its parameters' class.
+        takes, gives: range of the scores, RAW, UNIT or SAME (as taken); None where none flow.
+        device: `any`, or `cpu` for one that is sent to the worker pool.
+        traits: what a room wants to know beside (a method's `place`, a resolver's `swept` key).
+    """
+
+    room: str
+    name: str
+    run: Callable[..., Any]
+    params: type[Parameters]
+    takes: str | None = None
+    gives: str | None = None
+    device: str = "any"
+    traits: dict[str, Any] = field(default_factory=dict)
+
+
+def brick(
+    params: type[Parameters],
+    *,
+    room: str | None = None,
+    takes: str | None = None,
+    gives: str | None = None,
+    device: str = "any",
+    **traits: Any,
+) -> Callable[[Callable[..., Any]], Brick]:
+    """Register the function below as a brick; its module's place tells the room.
+
+    Raises:
+        TypeError: the function is not named after its file, or the room cannot be told.
+    """
+
+    def register(function: Callable[..., Any]) -> Brick:
+        package, _, stem = function.__module__.rpartition(".")
+        found = room or next((name for name, place in ROOMS.items() if place == package), None)
+        if found is None:
+            raise TypeError(f"{function.__module__}: no room has the package {package!r}; say room=...")
+        name = function.__name__.rstrip("_")
+        if stem.rstrip("_") != name:
+            raise TypeError(f"{function.__module__}: the brick {name!r} must stand in a file of its name")
+        return Brick(found, name, function, params, takes, gives, device, traits)
+
+    return register
+
+
+def names(room: str) -> tuple[str, ...]:
+    """The bricks of a room in alphabetical order; imports none of them.
+
+    Raises:
+        UsageFault: two modules bring a brick of the same name.
+    """
+    return tuple(sorted(_modules(room)))
+
+
+def get(room: str, name: str) -> Brick:
+    """Load one brick.
+
+    Raises:
+        UsageFault: there is none of that name; the nearest is named.
+    """
+    modules = _modules(room)
+    if name not in modules:
+        raise UsageFault(f"{name!r} is not known; {nearest(name, names(room))}")
+    module = importlib.import_module(modules[name])
+    found = getattr(module, name, None) or getattr(module, f"{name}_", None)
+    if not isinstance(found, Brick):
+        raise TypeError(f"{modules[name]} registers no brick named {name!r}")
+    return found
+
+
+def documentation(room: str, name: str) -> str:
+    """The docstring of a brick's module (summary, formula, source), read without importing it."""
+    spec = importlib.util.find_spec(_modules(room)[name])
+    if spec is None or spec.origin is None:
+        return ""
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+
+
+@functools.cache
+def _modules(room: str) -> dict[str, str]:
+    """Module of every brick of a room, by brick name."""
+    package = ROOMS[room]
+    found: dict[str, str] = {}
+    for file in sorted(_folder(package).glob("*.py")):
+        if not file.stem.startswith("_"):
+            found[file.stem.rstrip("_")] = f"{package}.{file.stem}"
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=ENTRY_POINTS):
+        entry_room, _, name = entry.name.partition(".")
+        if entry_room != room:
+            continue
+        if name in found:
+            raise UsageFault(
+                f"two bricks are named {room}.{name}: {found[name]} and {entry.module}; rename one"
+            )
+        found[name] = entry.module
+    return found
+
+
+def _folder(package: str) -> Path:
+    """A package's folder, found without importing the package below the top."""
+    root = importlib.util.find_spec(package.partition(".")[0])
+    assert root is not None
+    assert root.origin is not None
+    return Path(root.origin).parent.joinpath(*package.split(".")[1:])

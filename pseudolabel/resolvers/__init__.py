@@ -1,0 +1,1 @@
+"""Resolvers: scores to belief, background included, one a file."""

@@ -1,0 +1,1 @@
+"""Superpixel engines, used by refiners and resolvers."""

@@ -1,0 +1,1 @@
+"""What every training loop shares: schedule, order, checkpoint, device."""

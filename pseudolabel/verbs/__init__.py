@@ -1,0 +1,1 @@
+"""Verbs: rooms joined into lines; what the command line calls."""

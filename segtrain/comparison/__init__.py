@@ -1,0 +1,1 @@
+"""Several recipes to one table: what must run, its stages, the report."""

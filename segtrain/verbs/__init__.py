@@ -1,0 +1,1 @@
+"""Verbs of `seg`: rooms joined into lines."""
