@@ -1,0 +1,179 @@
+"""What the recipes of `pl` hold; docs/recipes.md is made from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pseudolabel.errors import UsageFault
+from pseudolabel.recipe import (
+    AggregatorStep,
+    FinisherStep,
+    Key,
+    MethodStep,
+    ReaderStep,
+    RefinerStep,
+    ResolverStep,
+    Section,
+)
+from pseudolabel.registry import parameter
+
+Precision = Literal["float32", "bf16", "float16"]
+
+
+class Network(Section):
+    """The classifier: a timm backbone, global average pooling, a linear head without bias."""
+
+    backbone: str = parameter(help="name of a timm model that gives a feature grid")
+    weights: str = parameter("package", help="package | hub | none | a path to .safetensors or .pth")
+    output_stride: int = parameter(16, ge=4, le=32, unit="pixels a feature cell", help="by dilation")
+    mean: tuple[float, float, float] | None = parameter(
+        None, unit="RGB in 0..1", help="subtracted from the picture; null takes the weights' own"
+    )
+    std: tuple[float, float, float] | None = parameter(
+        None, unit="RGB in 0..1", help="the picture is divided by it; null takes the weights' own"
+    )
+
+
+class Optimiser(Section):
+    """Stochastic gradient descent as the field uses it."""
+
+    lr: float = parameter(gt=0, help="learning rate of the backbone")
+    head_factor: float = parameter(10.0, gt=0, help="the head learns this many times faster")
+    momentum: float = parameter(0.9, ge=0, lt=1, help="momentum; IRN's published recipe has 1e-4 in effect")
+    weight_decay: float = parameter(1e-4, ge=0, help="L2 on every trained parameter")
+    clip: float | None = parameter(5.0, gt=0, help="largest gradient norm; null does not clip")
+    frozen_norm: bool = parameter(True, help="batch norm keeps its running statistics")
+    frozen_stem: bool = parameter(False, help="the first convolution and its norm do not learn")
+
+
+class Schedule(Section):
+    """Polynomial decay per step: (1 - step / steps) ** power."""
+
+    epochs: int = parameter(ge=1, help="passes over the list")
+    batch: int = parameter(16, ge=1, unit="pictures", help="pictures of one step")
+    power: float = parameter(0.9, ge=0, help="exponent of the decay")
+
+
+class Augmentation(Section):
+    """What a training picture goes through: resize, flip, crop."""
+
+    resize: tuple[int, int] = parameter(
+        (320, 640), unit="pixels of the long side", help="drawn uniformly for each picture"
+    )
+    crop: int = parameter(512, ge=8, unit="pixels", help="square crop, padded with the mean colour")
+    flip: bool = parameter(True, help="left-right with probability one half")
+
+    def check(self) -> Iterator[tuple[Key, str]]:
+        if not 1 <= self.resize[0] <= self.resize[1]:
+            yield ("resize",), f"{list(self.resize)} is not an ascending pair of pixels"
+
+
+class TrainRecipe(Section):
+    """`pl train`: image-level labels to a classifier."""
+
+    seed: int = parameter(0, ge=0, help="root of every random draw")
+    data: ReaderStep = parameter(help="reader of the training pictures with their labels")
+    validation: dict[str, Any] | None = parameter(
+        None, help="keys that replace those of `data` for the validation pictures, {split: val}"
+    )
+    network: Network
+    optimiser: Optimiser
+    schedule: Schedule
+    augmentation: Augmentation = Field(default_factory=lambda: Augmentation())
+    evaluate_at: int = parameter(
+        0, ge=0, unit="pixels of the long side", help="size of validation pictures; 0 leaves them"
+    )
+    precision: Precision = parameter("float32", help="float32, or bf16 / float16 autocast")
+    channels_last: bool = parameter(True, help="memory layout; the same results, faster")
+
+    def check(self) -> Iterator[tuple[Key, str]]:
+        for key, message in self.augmentation.check():
+            yield ("augmentation", *key), message
+        yield from check_validation(self.data, self.validation)
+
+
+class ClassifierOf(Section):
+    """The classifier that maps are taken from."""
+
+    checkpoint: str = parameter(help="a run of `pl train`, or its classifier.safetensors")
+
+
+class Labels(Section):
+    """Where the image-level labels come from."""
+
+    source: Literal["given", "predicted"] = parameter("given", help="the data's, or the classifier's own")
+    threshold: float = parameter(
+        0.5, gt=0, lt=1, unit="probability", help="predicted: a class above it is present"
+    )
+
+
+class MapLine(Section):
+    """One kind of map and what is done to it."""
+
+    method: MethodStep = parameter(help="the map method")
+    aggregate: tuple[AggregatorStep, ...] = parameter((), help="aggregators, innermost first")
+    refiners: tuple[RefinerStep, ...] = parameter((), help="refiners in the order they run")
+
+
+class Output(Section):
+    """What is written beside the masks."""
+
+    maps: bool = parameter(False, help="raw maps, for `pl sweep` and `pl refine`")
+    overlays: bool = parameter(False, help="masks laid over the pictures")
+
+
+class GenerateRecipe(Section):
+    """`pl generate`: a classifier and labels to pseudo-masks."""
+
+    seed: int = parameter(0, ge=0, help="root of every random draw")
+    data: ReaderStep = parameter(help="reader of the pictures with their labels")
+    classifier: ClassifierOf
+    labels: Labels = Field(default_factory=lambda: Labels())
+    maps: tuple[MapLine, ...] = parameter(min_length=1, max_length=1, help="how maps are made: one line")
+    resolver: ResolverStep = parameter(help="how scores become background and classes")
+    finish: tuple[FinisherStep, ...] = parameter((), help="finishers in the order they run")
+    output: Output = Field(default_factory=lambda: Output())
+    batch: int = parameter(16, ge=1, unit="pictures or crops", help="of one forward")
+    no_label: Literal["refuse", "background", "ignore"] = parameter(
+        "refuse", help="a picture without a class: an error, a mask of 0, or a mask of 255"
+    )
+
+    def check(self) -> Iterator[tuple[Key, str]]:
+        from pseudolabel.line import check_line
+
+        for index, line in enumerate(self.maps):
+            try:
+                check_line(line.refiners, self.resolver, self.finish)
+            except UsageFault as error:
+                yield ("maps", index, "refiners"), str(error)
+
+
+def check_validation(data: ReaderStep, validation: dict[str, Any] | None) -> Iterator[tuple[Key, str]]:
+    """Faults of the validation overrides, found by building the reader they make."""
+    if validation is None:
+        return
+    try:
+        validation_step(data, validation)
+    except UsageFault as error:
+        yield ("validation",), str(error).splitlines()[0].removeprefix("recipe: ")
+
+
+def validation_step(data: ReaderStep, validation: dict[str, Any]) -> ReaderStep:
+    """The reader of `data` with some keys replaced.
+
+    Raises:
+        UsageFault: a key that the reader does not know, or a value that it refuses.
+    """
+    from pseudolabel.recipe import load
+
+    return load({"data": {**data.model_dump(mode="json"), **validation}}, _OnlyData).data
+
+
+class _OnlyData(Section):
+    data: ReaderStep
+
+
+RECIPES: dict[str, type[Section]] = {"pl train": TrainRecipe, "pl generate": GenerateRecipe}
