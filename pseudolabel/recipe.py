@@ -310,9 +310,9 @@ def _override(data: Any, origin: _Source, text: str) -> None:
         else:
             raise UsageFault(f"--set {text}: there is nothing below {'.'.join(map(str, parts[:depth]))!r}")
         if last:
-            place[part] = value  # type: ignore[index]
+            place[part] = value
         else:
-            place = place[part]  # type: ignore[index]
+            place = place[part]
     origin.lines[tuple(parts)] = 0
 
 
