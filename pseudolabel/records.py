@@ -144,11 +144,17 @@ class Evidence:
 
     Attributes:
         values: (T, c, h', w') float32, signed; c = 3 for gradients, 1 for CAM-like maps.
-        logits: (T,) float32, the score that was explained.
+        logits: (T,) float32, the score that was explained (over several views: their mean).
+        totals: (T,) float32, logsumexp of all class logits of the same image, or None where a method
+            does not tell; a weight by softmax needs it.
+        uncovered: (T,) float32, share 0..1 of the image's pixels that no view covered, or None where
+            every view is the whole image.
     """
 
     values: Tensor
     logits: Tensor
+    totals: Tensor | None = None
+    uncovered: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
