@@ -142,13 +142,10 @@ class GenerateRecipe(Section):
     )
 
     def check(self) -> Iterator[tuple[Key, str]]:
-        from pseudolabel.line import check_line
+        from pseudolabel.line import misfits
 
         for index, line in enumerate(self.maps):
-            try:
-                check_line(line.refiners, self.resolver, self.finish)
-            except UsageFault as error:
-                yield ("maps", index, "refiners"), str(error)
+            yield from misfits(line.refiners, self.resolver, self.finish, method=line.method, index=index)
 
 
 def check_validation(data: ReaderStep, validation: dict[str, Any] | None) -> Iterator[tuple[Key, str]]:
