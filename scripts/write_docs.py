@@ -1,0 +1,165 @@
+"""Write docs/recipes.md and docs/bricks.md from the schemas and the registry.
+
+python scripts/write_docs.py            write them
+python scripts/write_docs.py --check    exit 1 where they are not up to date
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pseudolabel import registry
+from pseudolabel.recipe import Section, Step
+from pseudolabel.schema import RECIPES as PL
+from pseudolabel.verbs.methods import methods
+from segtrain.comparison.recipe import RECIPES as COMPARE
+from segtrain.recipe import RECIPES as SEG
+
+DOCS = Path(__file__).parents[1] / "docs"
+HEAD = "<!-- made by scripts/write_docs.py; change the code, not this page -->\n"
+
+
+def main() -> int:
+    """Write or check both pages."""
+    pages = {"recipes.md": recipes(), "bricks.md": bricks()}
+    stale = [name for name, text in pages.items() if not _equal(DOCS / name, text)]
+    if "--check" in sys.argv[1:]:
+        for name in stale:
+            print(f"docs/{name}: not what the code says; run python scripts/write_docs.py", file=sys.stderr)
+        return 1 if stale else 0
+    DOCS.mkdir(exist_ok=True)
+    for name in stale:
+        (DOCS / name).write_text(pages[name], encoding="utf-8")
+    return 0
+
+
+def recipes() -> str:
+    """Every key of every recipe."""
+    parts = [
+        HEAD,
+        "# Recipes\n",
+        "A recipe is a YAML 1.2 file; `configs/` has some to start from. Types are checked and never "
+        "coerced, unknown keys are refused with file, line and the nearest known key, and every fault is "
+        "told at once. `--set schedule.epochs=3` or `--set maps.0.aggregate.0.count=50` overrides a key. "
+        "A *step* names a brick with its parameters (`{name: smooth, size: 13}`); [bricks.md](bricks.md) "
+        "lists them, and so does `pl methods`.\n",
+    ]
+    for command, model in {**PL, **SEG, **COMPARE}.items():
+        parts.append(f"## `{command}`\n")
+        parts.append(_sentence(model) + "\n")
+        parts.append("| key | type | default | what |\n| --- | --- | --- | --- |")
+        parts.append("\n".join(_rows(model, "")) + "\n")
+    return "\n".join(parts)
+
+
+def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+    rows: list[str] = []
+    for name, field in model.model_fields.items():
+        inner = _section(field.annotation)
+        key = f"{prefix}{name}"
+        many = typing.get_origin(field.annotation) is tuple
+        if inner is not None and not issubclass(inner, Step):
+            rows.append(f"| `{key}` | {'list of ' if many else ''}keys | | {_sentence(inner)} |")
+            rows += _rows(inner, f"{key}{'.0' if many else ''}.")
+            continue
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        unit = extra.get("unit", "no unit")
+        help_text = field.description or ""
+        if unit not in ("no unit", "none"):
+            help_text += f" ({unit})"
+        default = (
+            "required" if field.is_required() else f"`{_plain(field.get_default(call_default_factory=True))}`"
+        )
+        rows.append(f"| `{key}` | {_type(field.annotation)} | {default} | {_cell(help_text)} |")
+    return rows
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    for option in (annotation, *typing.get_args(annotation)):
+        if isinstance(option, type) and issubclass(option, Section):
+            return option
+    return None
+
+
+def _type(annotation: Any) -> str:
+    if isinstance(annotation, type):
+        if issubclass(annotation, Step):
+            return f"step of `{annotation.room}`"
+        return {"str": "text", "int": "whole number", "float": "number", "bool": "true / false"}.get(
+            annotation.__name__, annotation.__name__
+        )
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " / ".join(f"`{value}`" for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("null" if a is type(None) else _type(a) for a in arguments)
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        return f"list of {_type(arguments[0])}"
+    if origin is tuple:
+        return f"[{', '.join(_type(a) for a in arguments)}]"
+    return "keys" if origin is dict else _cell(str(annotation))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return "{}"
+    if isinstance(value, (tuple, list)):
+        return str(list(value))
+    return (
+        {None: "null", True: "true", False: "false"}.get(value, str(value))
+        if not isinstance(value, dict)
+        else str(value)
+    )
+
+
+def bricks() -> str:
+    """Every brick with its formula, source and parameters."""
+    parts = [HEAD, "# Bricks\n", "What `pl methods` and `pl methods NAME` print, on one page.\n"]
+    for room, found in methods().items():
+        parts.append(f"## {room}\n")
+        for name in found:
+            entry = methods(f"{room}.{name}")[f"{room}.{name}"]
+            parts.append(f"### `{name}`\n\n{entry['summary']}\n")
+            if entry["formula"]:
+                parts.append(f"```\n{entry['formula']}\n```\n")
+            flow = f"takes {entry['takes']}, gives {entry['gives']}; " if entry["takes"] else ""
+            parts.append(
+                f"{flow}runs on: {entry['device']}. "
+                + (f"Source: {entry['source']}" if entry["source"] else "")
+                + "\n"
+            )
+            if entry["parameters"]:
+                parts.append(
+                    "| parameter | default | bounds | unit | what |\n| --- | --- | --- | --- | --- |"
+                )
+                rows = []
+                for key, p in entry["parameters"].items():
+                    bounds = ", ".join(f"{word} {value}" for word, value in p["bounds"].items())
+                    rows.append(
+                        f"| `{key}` | `{_plain(p['default'])}` | {_cell(bounds)} | {p['unit']} | {_cell(p['help'])} |"
+                    )
+                parts.append("\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def _sentence(model: type[BaseModel]) -> str:
+    return _cell((model.__doc__ or "").strip().splitlines()[0])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _equal(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
+if __name__ == "__main__":
+    assert registry.ROOMS
+    sys.exit(main())
