@@ -141,9 +141,8 @@ def bricks() -> str:
                 rows = []
                 for key, p in entry["parameters"].items():
                     bounds = ", ".join(f"{word} {value}" for word, value in p["bounds"].items())
-                    rows.append(
-                        f"| `{key}` | `{_plain(p['default'])}` | {_cell(bounds)} | {p['unit']} | {_cell(p['help'])} |"
-                    )
+                    cells = (f"`{key}`", f"`{_plain(p['default'])}`", bounds, p["unit"], p["help"])
+                    rows.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
                 parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
 

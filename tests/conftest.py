@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,8 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def shared_data() -> Iterator[Path]:
+def shared_data() -> Path:
     """The folder of real photographs; the test is skipped where there is none."""
     if not (PHOTOGRAPHS / "voc").is_dir():
         pytest.skip(f"no photographs at {PHOTOGRAPHS.name}/voc beside the checkout")
-    yield PHOTOGRAPHS
+    return PHOTOGRAPHS

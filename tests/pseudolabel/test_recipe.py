@@ -1,0 +1,184 @@
+"""Recipes: strict types, file:line:key in every fault, all faults at once (F11)."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pseudolabel import recipe, schema
+from pseudolabel.errors import UsageFault
+
+GOOD: dict[str, Any] = {
+    "data": {"reader": "voc", "root": "x", "split": "train"},
+    "network": {"backbone": "resnet18"},
+    "optimiser": {"lr": 0.1},
+    "schedule": {"epochs": 2},
+    "augmentation": {"resize": [200, 300], "crop": 128},
+}
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "r.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(source: Any, *overrides: str, model: Any = schema.TrainRecipe) -> str:
+    with pytest.raises(UsageFault) as caught:
+        recipe.load(source, model, overrides)
+    return str(caught.value)
+
+
+def leaves(data: Any, key: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if isinstance(data, dict):
+        return [leaf for name, value in data.items() for leaf in leaves(value, (*key, name))]
+    return [key]
+
+
+def replaced(data: Any, key: tuple[Any, ...], value: Any) -> Any:
+    copy = json.loads(json.dumps(data))
+    place = copy
+    for part in key[:-1]:
+        place = place[part]
+    place[key[-1]] = value
+    return copy
+
+
+def test_defaults_are_filled_in_and_read_back() -> None:
+    read = recipe.load(GOOD, schema.TrainRecipe)
+    assert read.optimiser.momentum == 0.9
+    assert read.data.parameters()["split"] == "train"
+    assert recipe.load(read, schema.TrainRecipe) == read
+
+
+def test_dump_reads_back_equal(tmp_path: Path) -> None:
+    read = recipe.load(GOOD, schema.TrainRecipe)
+    assert recipe.load(write(tmp_path, recipe.dump(read)), schema.TrainRecipe) == read
+
+
+@given(
+    lr=st.floats(1e-9, 1e9),
+    name=st.text(min_size=1, max_size=20),
+    epochs=st.integers(1, 10**6),
+    flip=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_f11_any_recipe_survives_the_round_trip(lr: float, name: str, epochs: int, flip: bool) -> None:
+    data = {
+        **GOOD,
+        "network": {"backbone": name},
+        "optimiser": {"lr": lr},
+        "schedule": {"epochs": epochs},
+        "augmentation": {"resize": [1, 2], "flip": flip},
+    }
+    read = recipe.load(data, schema.TrainRecipe)
+    from ruamel.yaml import YAML
+
+    assert YAML(typ="safe", pure=True).load(recipe.dump(read)) == recipe.plain(read)
+
+
+def test_f11_every_fault_at_once_with_line_and_key(tmp_path: Path) -> None:
+    text = (
+        "data: {reader: voc, root: x, splitt: train}\n"
+        "network: {backbone: 3}\n"
+        "optimiser:\n  lr: -1\n"
+        "schedule: {epochs: 1.5, batch: no}\n"
+        "augmentatio: {}\n"
+    )
+    lines = refusal(write(tmp_path, text)).splitlines()
+    path = tmp_path / "r.yaml"
+    assert f"{path}:1: data.splitt: 'splitt' is not a key here; did you mean 'split'?" in lines
+    assert f"{path}:2: network.backbone: the number 3, wanted a text" in lines
+    assert f"{path}:4: optimiser.lr: -1 is not above 0.0" in lines
+    assert f"{path}:5: schedule.epochs: the number 1.5, wanted a whole number" in lines
+    assert f"{path}:5: schedule.batch: the text 'no', wanted a whole number; the default is 16" in lines
+    assert f"{path}:6: augmentatio: 'augmentatio' is not a key here; did you mean 'augmentation'?" in lines
+
+
+@pytest.mark.parametrize("key", leaves(recipe.plain(recipe.load(GOOD, schema.TrainRecipe))))
+def test_f11_every_key_misspelt_is_refused_by_name(key: tuple[Any, ...]) -> None:
+    full = recipe.plain(recipe.load(GOOD, schema.TrainRecipe))
+    wrong = (*key[:-1], f"{key[-1]}x")
+    message = refusal(replaced(full, wrong, 1))
+    assert f"'{key[-1]}x' is not a key here" in message
+    assert f"did you mean {key[-1]!r}" in message
+
+
+@pytest.mark.parametrize("wrong", [{"a": 1}, [1, [2]]])
+@pytest.mark.parametrize("key", leaves(recipe.plain(recipe.load(GOOD, schema.TrainRecipe))))
+def test_f11_wrong_types_are_refused_at_their_key(key: tuple[Any, ...], wrong: Any) -> None:
+    if key == ("validation",) and isinstance(wrong, dict):
+        wrong = {"splt": 1}
+    full = recipe.plain(recipe.load(GOOD, schema.TrainRecipe))
+    assert ".".join(key) in refusal(replaced(full, key, wrong))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: !!python/object:os.system {}\n", r"r.yaml:1: tag .* is refused"),
+        ("seed: 1\nseed: 2\n", r"r.yaml:2: .*seed"),
+        ("seed: .inf\n", r"r.yaml:1: .inf is refused; write a finite number"),
+        ("seed: .nan\n", r"r.yaml:1: .nan is refused"),
+        ("seed: [1\n", r"r.yaml:\d: not readable as YAML"),
+        ("", "the recipe is empty"),
+        ("3\n", "recipe: the number 3, wanted keys with values"),
+        ("1: 2\n", "key 1 is not a word"),
+    ],
+)
+def test_f11_hostile_yaml(tmp_path: Path, text: str, message: str) -> None:
+    import re
+
+    assert re.search(message, refusal(write(tmp_path, text)))
+
+
+def test_f11_an_alias_bomb_ends_at_once(tmp_path: Path) -> None:
+    rows = ["a0: &a0 [1,1,1,1,1,1,1,1,1]"]
+    rows += [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    start = time.perf_counter()
+    assert "nodes after following aliases" in refusal(write(tmp_path, "\n".join(rows)))
+    assert time.perf_counter() - start < 1
+
+
+def test_f11_numbers_and_words_of_yaml_1_2(tmp_path: Path) -> None:
+    text = recipe.dump(recipe.load(GOOD, schema.TrainRecipe)).replace("lr: 0.1", "lr: 1e-4")
+    read = recipe.load(
+        write(tmp_path, text.replace("backbone: resnet18", "backbone: no")), schema.TrainRecipe
+    )
+    assert read.optimiser.lr == 1e-4
+    assert read.network.backbone == "no"
+
+
+def test_overrides_apply_in_order_and_name_their_faults() -> None:
+    read = recipe.load(GOOD, schema.TrainRecipe, ["schedule.epochs=7", "schedule.epochs=8", "data.split=val"])
+    assert read.schedule.epochs == 8
+    assert read.data.parameters()["split"] == "val"
+    assert refusal(GOOD, "schedule.epoch=1").startswith("--set: schedule.epoch: 'epoch' is not a key here")
+    assert "expected key=value" in refusal(GOOD, "nonsense")
+    assert "is not one of the" in refusal(GOOD, "augmentation.resize.5=3")
+
+
+def test_unknown_brick_names_the_nearest() -> None:
+    data = {
+        "data": GOOD["data"],
+        "classifier": {"checkpoint": "x"},
+        "maps": [{"method": {"name": "saliensy"}}],
+        "resolver": {"name": "constnt"},
+    }
+    message = refusal(data, model=schema.GenerateRecipe)
+    assert "maps.0.method.name: 'saliensy' is not known; did you mean 'saliency'?" in message
+    assert "resolver.name: 'constnt' is not known; did you mean 'constant'?" in message
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    assert "cannot read the recipe" in refusal(tmp_path / "absent.yaml")
+
+
+def test_validation_overrides_are_checked_when_read() -> None:
+    assert "validation: " in refusal({**GOOD, "validation": {"splt": "val"}})
