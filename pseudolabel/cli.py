@@ -1,0 +1,241 @@
+"""`pl`: parses, calls a verb, prints. The verbs are functions of the package with the same names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pseudolabel import console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Image-level labels to pseudo-masks: train a classifier, ask it where it saw each class.",
+)
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key: resolver.threshold=0.2", metavar="KEY=VALUE"),
+]  # fmt: skip
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes beside the model; no byte depends on it.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Move another run in the folder aside.")]
+New = Annotated[bool, typer.Option("--new", help="Take the next numbered folder instead.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for another process that writes the folder.")]
+AverageOver = Annotated[
+    str | None, typer.Option(help="Class names, comma separated, that the means are taken over.")
+]  # fmt: skip
+Reference = Annotated[
+    Path | None, typer.Option(help="File of `pl reference`: splits DR from NDR for every method alike.")
+]  # fmt: skip
+
+
+@app.command()
+def train(
+    recipe: Path, out: Out, set_: Set = None, device: Device = "auto", workers: Workers = None,
+    overwrite: Overwrite = False, new: New = False, wait: Wait = False,
+    quiet: Quiet = False, json: Json = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Train an image classifier on image-level labels."""
+
+    def work() -> dict[str, Any]:
+        from pseudolabel import train
+
+        options = _given(workers=workers)
+        return train(recipe, out, overrides=set_ or (), device=device, overwrite=overwrite, new=new,
+                     wait=wait, quiet=quiet, **options)  # fmt: skip
+
+    _run(work, json, debug, "evaluation")
+
+
+@app.command()
+def generate(
+    recipe: Path, out: Out, set_: Set = None, device: Device = "auto", workers: Workers = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures of the list.")] = None,
+    on_bad: Annotated[str, typer.Option(help="A broken picture: skip (exit 1 at the end) or stop.")] = "skip",
+    overwrite: Overwrite = False, new: New = False, wait: Wait = False,
+    quiet: Quiet = False, json: Json = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Make pseudo-masks: maps of a classifier, refined and resolved."""
+
+    def work() -> dict[str, Any]:
+        from pseudolabel import generate
+
+        options = _given(workers=workers)
+        return generate(recipe, out, overrides=set_ or (), device=device, limit=limit, on_bad=on_bad,
+                        overwrite=overwrite, new=new, wait=wait, quiet=quiet, **options)  # fmt: skip
+
+    _run(work, json, debug, "summary")
+
+
+@app.command()
+def reference(
+    recipe: Path,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file, for instance reference.safetensors.")],
+    set_: Set = None, device: Device = "auto",
+    quiet: Quiet = False, json: Json = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Record the single-scale CAM that splits discriminative from non-discriminative regions."""
+
+    def work() -> dict[str, Any]:
+        from pseudolabel import reference
+
+        return reference(recipe, out, overrides=set_ or (), device=device, quiet=quiet)
+
+    _run(work, json, debug, "reference")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="A run of `pl generate`.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Instead of a run: a folder of masks,")] = None,
+    truth: Annotated[Path | None, typer.Option(help="the folder of true masks,")] = None,
+    classes: Annotated[Path | None, typer.Option(help="and a name a line, background first.")] = None,
+    reference: Reference = None, average_over: AverageOver = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where evaluation.json goes.")] = None,
+    quiet: Quiet = False, json: Json = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Score masks against the truth: mIoU, DR-/NDR-recall, FG-precision."""
+
+    def work() -> dict[str, Any]:
+        from pseudolabel import evaluate
+
+        return evaluate(run, masks=masks, truth=truth, classes=classes, reference=reference,
+                        average_over=_names(average_over), out=out, quiet=quiet)  # fmt: skip
+
+    _run(work, json, debug, "evaluation")
+
+
+@app.command()
+def sweep(
+    run: Annotated[Path, typer.Argument(help="A run of `pl generate` with output.maps.")],
+    thresholds: Annotated[str | None, typer.Option(help="first:last:step, as 0.02:0.6:0.02.")] = None,
+    reference: Reference = None, average_over: AverageOver = None, workers: Workers = None,
+    quiet: Quiet = False, json: Json = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Score every threshold in one pass over the stored maps."""
+
+    def work() -> dict[str, Any]:
+        from pseudolabel import sweep
+
+        options = _given(workers=workers)
+        return sweep(run, reference=reference, thresholds=_grid(thresholds),
+                     average_over=_names(average_over), quiet=quiet, **options)  # fmt: skip
+
+    _run(work, json, debug, "sweep")
+
+
+@app.command()
+def refine(
+    run: Annotated[Path, typer.Argument(help="A run of `pl generate` with output.maps.")],
+    out: Out, set_: Set = None, workers: Workers = None,
+    overwrite: Overwrite = False, new: New = False, wait: Wait = False,
+    quiet: Quiet = False, json: Json = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Make masks again from stored maps, without the model: other refiners, resolver or threshold."""
+
+    def work() -> dict[str, Any]:
+        from pseudolabel import refine
+
+        options = _given(workers=workers)
+        return refine(
+            run, out, overrides=set_ or (), overwrite=overwrite, new=new, wait=wait, quiet=quiet, **options
+        )
+
+    _run(work, json, debug, "summary")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run of `pl generate` or `pl refine`.")],
+    out: Out,
+    to: Annotated[str, typer.Option(help="The form: grey is what every trainer reads rightly.")] = "grey",
+    overwrite: Overwrite = False, quiet: Quiet = False, json: Json = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Write a run's masks in the form that another trainer reads."""
+
+    def work() -> dict[str, Any]:
+        from pseudolabel import export
+
+        return export(run, out, to=to, overwrite=overwrite, quiet=quiet)
+
+    _run(work, json, debug, "export")
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A brick: its parameters and defaults.")] = None,
+    json: Json = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """List every brick with its formula and source."""
+
+    def work() -> dict[str, Any]:
+        from pseudolabel.verbs.methods import methods
+
+        return methods(name)
+
+    _run(work, json, debug, "methods" if name is None else "method")
+
+
+def _run(work: Callable[[], dict[str, Any]], json: bool, debug: bool, form: str) -> None:
+    """Call a verb, print its result, leave with its exit code: 1 where some items could not be done."""
+
+    def command() -> int:
+        result = work()
+        if json:
+            console.show(result)
+        else:
+            from pseudolabel.figures.text import FORMS
+
+            console.put(FORMS[form](result))
+        return 1 if result.get("failed") else 0
+
+    sys.exit(console.run(command, json, debug))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Only the options that were given, so that each verb's own defaults hold."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _grid(text: str | None) -> tuple[float, ...] | None:
+    """`first:last:step` or `a,b,c` as thresholds."""
+    if text is None:
+        return None
+    from pseudolabel.errors import UsageFault
+
+    try:
+        if ":" not in text:
+            return tuple(float(part) for part in text.split(","))
+        first, last, step = (float(part) for part in text.split(":"))
+        count = round((last - first) / step) + 1
+        return tuple(round(first + step * index, 10) for index in range(count))
+    except (ValueError, ZeroDivisionError):
+        raise UsageFault(
+            f"--thresholds {text}: expected first:last:step or a,b,c, for instance 0.02:0.6:0.02"
+        ) from None
+
+
+def main() -> None:
+    """Entry point of `pl`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

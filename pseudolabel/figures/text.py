@@ -1,0 +1,125 @@
+"""Results as plain text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def percent(value: float | None) -> str:
+    """A share as a figure with one decimal, `-` where it is undefined."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns under their heads: the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+
+    return "\n".join([line(head), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+def evaluation(result: Mapping[str, Any]) -> str:
+    """Result of `pl evaluate`, `seg evaluate` or `pl train`."""
+    if "miou" not in result:
+        return classifier(result)
+    keys = ("miou", "dr_recall", "ndr_recall", "fg_precision", "fg_recall", "fg_hit", "coverage")
+    shown = [key for key in keys if key in result]
+    lines = [
+        f"{result['images']} images, mean over {result['classes_averaged']} classes, in %",
+        table(list(shown), [[percent(result[key]) for key in shown]]),
+        "",
+        table(["class", "IoU"], [[name, percent(value)] for name, value in result["iou"].items()]),
+    ]
+    for region, value in (result.get("parts") or {}).items():
+        lines.append(f"{region}: {percent(value) if not isinstance(value, dict) else value}")
+    return "\n".join(lines)
+
+
+def classifier(result: Mapping[str, Any]) -> str:
+    """Result of `pl train`."""
+    if result.get("map") is None:
+        return "trained; no validation data"
+    positives = result.get("positives", {})
+    rows = [[name, percent(value), str(positives.get(name, ""))] for name, value in result["ap"].items()]
+    head = f"{result['images']} validation images, mAP {percent(result['map'])} %"
+    return f"{head}\n{table(['class', 'AP', 'images'], rows)}"
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """Result of `pl generate` or `pl refine`."""
+    line = f"{result.get('images', 0)} masks"
+    if result.get("images_per_second"):
+        line += f", {result['images_per_second']:.2f} images a second"
+    if result.get("device"):
+        line += f", on {result['device']}"
+    if result.get("failed"):
+        line += f"; {result['failed']} not done, see problems.jsonl"
+    return line
+
+
+def sweep(result: Mapping[str, Any]) -> str:
+    """Result of `pl sweep`."""
+    keys = ["miou", "dr_recall", "ndr_recall", "fg_precision"]
+    best = result["best"]
+    rows = [
+        [f"{row['threshold']:g}{' *' if row['threshold'] == best['threshold'] else ''}"]
+        + [percent(row.get(key)) for key in keys]
+        for row in result["rows"]
+    ]
+    head = f"{result['images']} images of split {result.get('split')!r}; * best mIoU, picked on their masks"
+    return f"{head}\n{table(['threshold', *keys], rows)}"
+
+
+def methods(result: Mapping[str, Any]) -> str:
+    """Every brick, by room."""
+    parts = []
+    for room, found in result.items():
+        parts.append(room)
+        for name, entry in found.items():
+            parts.append(f"  {name:<16} {entry['summary']}")
+            parts += [f"  {'':<16}   {line}" for line in entry["formula"].splitlines()]
+            if entry["source"]:
+                parts.append(f"  {'':<16}   source: {entry['source']}")
+    return "\n".join(parts)
+
+
+def method(result: Mapping[str, Any]) -> str:
+    """One brick with its parameters."""
+    parts = []
+    for name, entry in result.items():
+        parts += [name, f"  {entry['summary']}"]
+        parts += [f"    {line}" for line in entry["formula"].splitlines()]
+        parts += [f"  source: {entry['source']}"] if entry["source"] else []
+        if entry["takes"]:
+            parts.append(
+                f"  takes {entry['takes']} scores, gives {entry['gives']}; runs on: {entry['device']}"
+            )
+        for key, p in entry["parameters"].items():
+            bounds = "".join(f", {word} {value}" for word, value in p["bounds"].items())
+            unit = "" if p["unit"] in ("no unit", "none") else f" [{p['unit']}]"
+            parts.append(f"  {key} = {p['default']}{bounds}{unit}: {p['help']}")
+    return "\n".join(parts)
+
+
+def document(result: Mapping[str, Any]) -> str:
+    """Any other result: a line a key."""
+    return "\n".join(
+        f"{key}: {value}" for key, value in result.items() if not isinstance(value, (dict, list))
+    )
+
+
+FORMS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "evaluation": evaluation,
+    "summary": summary,
+    "sweep": sweep,
+    "methods": methods,
+    "method": method,
+    "reference": document,
+    "export": document,
+}
