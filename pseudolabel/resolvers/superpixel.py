@@ -46,7 +46,9 @@ class Superpixel(Parameters):
     @model_validator(mode="after")
     def _reachable(self) -> Superpixel:
         if self.mode == "absolute" and self.threshold > 1:
-            raise ValueError(f"threshold {self.threshold} is above every mean; take at most 1, or mode relative")
+            raise ValueError(
+                f"threshold {self.threshold} is above every mean; take at most 1, or mode relative"
+            )
         return self
 
 

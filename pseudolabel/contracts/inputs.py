@@ -1,0 +1,97 @@
+"""What the contract suites feed to bricks: one scene that shows every outcome, and the odd cases."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from pseudolabel.records import Scores
+from pseudolabel.registry import Brick, Parameters
+
+BOUNDS = {"gt": 0, "ge": -1, "lt": 0, "le": 1}  # the nearest whole step that each bound must refuse
+
+
+def image(height: int, width: int, seed: int = 0) -> Tensor:
+    """(H, W, 3) uint8: coloured patches with a little noise, so that superpixels have something to follow."""
+    draw = torch.Generator().manual_seed(seed)
+    patches = torch.randint(30, 220, (-(-height // 9), -(-width // 9), 3), generator=draw)
+    large = patches.repeat_interleave(9, 0).repeat_interleave(9, 1)[:height, :width]
+    return (large + torch.randint(-20, 21, (height, width, 3), generator=draw)).to(torch.uint8)
+
+
+def scene(classes: int = 3, height: int = 41, width: int = 59) -> tuple[Scores, Tensor]:
+    """Scores in [0, 1] whose maximum ramps down through every level along x, each class winning in a band
+    of y; the last sixth is 0.
+
+    Returns:
+        Scores of `classes` ids that are neither consecutive nor begin at 1, and an image (H, W, 3) uint8.
+    """
+    draw = torch.Generator().manual_seed(classes)
+    ramp = torch.linspace(1, -0.2, width)
+    rows = torch.linspace(0, 1, height)[:, None]
+    maps = []
+    for place in range(classes):
+        centre = (place + 0.5) / classes
+        band = torch.exp(-(((rows - centre) * classes) ** 2))
+        noise = 0.03 * torch.rand(height, width, generator=draw)
+        maps.append((ramp * band + noise) * (ramp > 0))
+    values = torch.stack(maps).clamp(0, 1).float()
+    return Scores(tuple(2 + 3 * place for place in range(classes)), values), image(height, width)
+
+
+def raw_scene() -> tuple[Scores, Tensor]:
+    """The scene in another unit and shifted, a third of it below zero, as signed maps may be."""
+    scores, picture = scene()
+    return scores.replace(0.004 * (scores.values - 0.2)), picture
+
+
+def odd_inputs() -> dict[str, tuple[Scores, Tensor]]:
+    """Scores in [0, 1] that have broken things before, by a name for the test's id."""
+    inputs = {"one class": scene(1), "ten classes": scene(10), "1 x 1": scene(2, 1, 1)}
+    inputs["3 x 500"], inputs["500 x 2"] = scene(2, 3, 500), scene(2, 500, 2)
+    scores, picture = scene(2, 20, 30)
+    inputs["constant"] = scores.replace(torch.full_like(scores.values, 0.5)), picture
+    inputs["empty"] = scores.replace(torch.zeros_like(scores.values)), picture
+    inputs["all ones"] = scores.replace(torch.ones_like(scores.values)), picture
+    inputs["flat image"] = scores, torch.full_like(picture, 128)
+    return inputs
+
+
+def variants(brick: Brick) -> Iterator[Parameters]:
+    """The defaults under every combination of named options, then every number moved once."""
+    fields = brick.params.model_fields
+    options = {k: get_args(f.annotation) for k, f in fields.items() if get_origin(f.annotation) is Literal}
+    for chosen in itertools.product(*options.values()):
+        yield brick.params.model_validate(dict(zip(options, chosen, strict=True)))
+    base = brick.params().as_dict()
+    for key, value in base.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        moved = (value // 2, value // 2 + 1, 2 * value + 1) if isinstance(value, int) else (value / 2,)
+        for candidate in moved:
+            try:
+                yield brick.params.model_validate({**base, key: candidate})
+            except ValidationError:
+                continue
+            break
+
+
+def beyond_bounds(brick: Brick) -> Iterator[tuple[str, Any]]:
+    """(key, value) just beyond each bound that a parameter declares."""
+    for key, field in brick.params.model_fields.items():
+        whole = field.annotation is int
+        for mark in field.metadata:
+            for name, direction in BOUNDS.items():
+                bound = getattr(mark, name, None)
+                if bound is None:
+                    continue
+                if direction == 0 or whole:
+                    yield key, bound + direction if whole else float(bound)
+                else:
+                    yield key, math.nextafter(bound, direction * math.inf)

@@ -1,0 +1,129 @@
+"""What every refiner keeps: `pytest --pyargs pseudolabel.contracts.refiners`.
+
+A brick from another package is tested as soon as its entry point is installed. Traits looked at:
+`strength` (parameters at which nothing changes), `flips=True` (a mirrored input gives the mirrored output),
+`twins` (see `pseudolabel.contracts.twins`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from pseudolabel import registry
+from pseudolabel.contracts.inputs import beyond_bounds, odd_inputs, raw_scene, scene, variants
+from pseudolabel.contracts.twins import twin_of
+from pseudolabel.registry import RAW, SAME, UNIT, Brick
+
+NAMES = registry.names("refiners")
+ODD = odd_inputs()
+
+
+@pytest.fixture(params=NAMES)
+def refiner(request: pytest.FixtureRequest) -> Brick:
+    return registry.get("refiners", request.param)
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_shape_ids_and_range_on_odd_inputs(refiner: Brick, case: str) -> None:
+    scores, image = ODD[case]
+    for params in variants(refiner):
+        out = refiner.run(scores, image, params)
+        assert out.ids == scores.ids
+        assert out.values.shape == scores.values.shape
+        assert out.values.dtype == torch.float32
+        assert out.values.isfinite().all(), params
+        assert out.values.min() >= 0, params
+        if refiner.gives in (UNIT, SAME):  # the inputs are in 0..1
+            assert out.values.max() <= 1 + 1e-6, params  # 13 weights of 1/13 sum to 1 up to a rounding
+
+
+def test_range_on_raw_scores(refiner: Brick) -> None:
+    if refiner.takes == UNIT:
+        pytest.skip(f"{refiner.name} takes scores in 0..1 only")
+    scores, image = raw_scene()
+    out = refiner.run(scores, image, refiner.params())
+    assert out.values.isfinite().all()
+    if refiner.gives == UNIT:
+        assert out.values.min() >= 0
+        assert out.values.max() <= 1
+        assert out.values.max() > 0.9
+
+
+def test_inputs_are_left_as_they_were(refiner: Brick) -> None:
+    scores, image = scene()
+    values, picture = scores.values.clone(), image.clone()
+    for params in variants(refiner):
+        out = refiner.run(scores, image, params)
+        out.values.detach().clone().zero_()
+        assert torch.equal(scores.values, values)
+        assert torch.equal(image, picture)
+
+
+@pytest.mark.parametrize("given", [scene, raw_scene])
+def test_equals_its_twin(refiner: Brick, given: type) -> None:
+    twin = twin_of(refiner)
+    if given is raw_scene and refiner.takes == UNIT:
+        pytest.skip(f"{refiner.name} takes scores in 0..1 only")
+    scores, image = given()
+    values = scores.values.double().numpy()
+    changed = False
+    for params in variants(refiner):
+        expected = twin(scores.ids, values, image.numpy(), **params.as_dict())
+        out = refiner.run(scores, image, params).values.numpy()
+        # float32 sums over a kernel of some hundred pixels
+        np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+        changed |= not np.allclose(expected, values, rtol=1e-2)
+    assert changed, "the scene must show what the refiner does"
+
+
+def test_zero_strength_changes_nothing(refiner: Brick) -> None:
+    if "strength" not in refiner.traits:
+        pytest.skip(f"{refiner.name} declares no strength")
+    scores, image = scene()
+    out = refiner.run(scores, image, refiner.params.model_validate(refiner.traits["strength"]))
+    assert torch.equal(out.values, scores.values)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_mirrored_input_gives_mirrored_output(refiner: Brick, axis: int) -> None:
+    if not refiner.traits.get("flips"):
+        pytest.skip(f"{refiner.name} does not promise it")
+    scores, image = scene()
+    straight = refiner.run(scores, image, refiner.params()).values
+    mirrored = refiner.run(scores.replace(scores.values.flip(axis + 1)), image.flip(axis), refiner.params())
+    torch.testing.assert_close(mirrored.values.flip(axis + 1), straight, rtol=1e-5, atol=1e-6)
+
+
+def test_classes_in_another_order_give_the_same(refiner: Brick) -> None:
+    scores, image = scene(4)
+    straight = refiner.run(scores, image, refiner.params()).values
+    turned = refiner.run(scores.replace(scores.values.flip(0)), image, refiner.params()).values
+    torch.testing.assert_close(turned.flip(0), straight, rtol=1e-5, atol=1e-6)
+
+
+def test_bounds_refuse_the_value_beyond(refiner: Brick) -> None:
+    for key, value in beyond_bounds(refiner):
+        with pytest.raises(ValidationError, match=key):
+            refiner.params.model_validate({key: value})
+
+
+def test_declares_ranges_and_says_its_source(refiner: Brick) -> None:
+    assert refiner.takes in (RAW, UNIT, SAME)
+    assert refiner.gives in (RAW, UNIT, SAME)
+    assert refiner.device in ("any", "cpu")
+    assert all(field.description for field in refiner.params.model_fields.values())
+    assert "Source:" in registry.documentation("refiners", refiner.name)
+
+
+def test_gpu_gives_what_the_cpu_gives(refiner: Brick) -> None:
+    if refiner.device == "cpu" or not torch.cuda.is_available():
+        pytest.skip("no GPU here, or a brick for the CPU only")
+    scores, image = scene()
+    for params in variants(refiner):
+        there = refiner.run(scores.replace(scores.values.cuda()), image.cuda(), params).values
+        assert there.is_cuda
+        here = refiner.run(scores, image, params).values
+        torch.testing.assert_close(there.cpu(), here, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,113 @@
+"""The suite over every refiner, and the cases worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from pseudolabel import registry
+from pseudolabel.contracts.refiners import *  # noqa: F403
+from pseudolabel.records import Scores
+from pseudolabel.refiners import smooth as smooth_module
+from tests.twins import refiners as twins
+
+
+def run(name: str, rows: list[list[float]], **params: object) -> list[list[float]]:
+    """A refiner over pixels in a row: a list a class."""
+    values = torch.tensor(rows, dtype=torch.float32)[:, None, :]
+    brick = registry.get("refiners", name)
+    image = torch.zeros(1, values.shape[2], 3, dtype=torch.uint8)
+    scores = Scores(tuple(range(1, len(rows) + 1)), values)
+    return brick.run(scores, image, brick.params.model_validate(params)).values[:, 0].tolist()
+
+
+def test_every_brick_of_the_room_is_here() -> None:
+    assert {"competition", "normalise", "smooth"} <= set(registry.names("refiners"))
+
+
+def test_competition_by_hand() -> None:
+    assert run("competition", [[0.8], [0.4]]) == pytest.approx(np.array([[0.6], [0.0]]))
+    assert run("competition", [[0.9], [0.5], [0.1]]) == pytest.approx(
+        np.array([[0.6], [0.0], [0.0]]), abs=1e-7
+    )
+    assert run("competition", [[0.8, 0.0, 3.5]]) == [[pytest.approx(0.8), 0.0, 3.5]]
+    assert run("competition", [[-0.8], [-0.4]], weight=0.25) == [[0.0], [0.0]]
+    assert run("competition", [[0.8], [0.4]], weight=0.25) == pytest.approx(np.array([[0.7], [0.2]]))
+
+
+def test_normalise_by_hand() -> None:
+    assert run("normalise", [[1.0, 2.0, 5.0]], method="minmax") == [[0.0, 0.25, 1.0]]
+    assert run("normalise", [[1.0, 2.0, 5.0], [7.0, 7.0, 7.0]], method="minmax") == [[0, 0.25, 1], [0, 0, 0]]
+    # over the image: lowest 1, highest 9
+    assert run("normalise", [[1.0, 5.0], [3.0, 9.0]], method="minmax", per="image") == [[0, 0.5], [0.25, 1]]
+    # five samples: 0.6 of the way is place 2.4, its nearest sample the third
+    assert run("normalise", [[4.0, 0.0, 1.0, 9.0, 2.0]], quantile=0.6) == [[1, 0, 0.5, 1, 1]]
+    assert run("normalise", [[3.0, -2.0, 1.0]], method="max")[0] == pytest.approx(
+        [3 / 3.00001, 0, 1 / 3.00001]
+    )
+    assert run("normalise", [[-3.0, -2.0]], method="max") == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 10, 101, 1001])
+@pytest.mark.parametrize("share", [0.005, 0.5, 0.995, 1.0])
+def test_normalise_takes_the_sample_that_numpy_takes(size: int, share: float) -> None:
+    values = np.random.default_rng(size).normal(size=size).astype(np.float32)
+    low, high = values.min(), np.quantile(values, share, method="nearest")
+    expected = (np.minimum(values, high) - low) / (high - low) if high > low else np.zeros(size)
+    np.testing.assert_allclose(run("normalise", [values.tolist()], quantile=share)[0], expected, rtol=1e-5)
+
+
+def test_a_map_of_fewer_pixels_than_the_quantile_cuts_off_becomes_zero() -> None:
+    row = [0.0] * 999 + [5.0]
+    assert max(run("normalise", [row])[0]) == 0
+    assert max(run("normalise", [row], method="minmax")[0]) == 1
+
+
+def test_smooth_by_hand() -> None:
+    assert run("smooth", [[0.0, 9.0, 0.0, 0.0]], size=3)[0] == pytest.approx([1, 1, 1, 0])  # 9 / (3 x 3)
+    near = np.exp(-1 / 8)  # sigma 2
+    middle = 1 / (1 + 2 * near)
+    expected = np.array([near, 1, near]) * middle * middle
+    got = run("smooth", [[0.0, 1.0, 0.0]], kernel="gaussian", size=3, sigma=2.0)[0]
+    assert got == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 500), (63, 64), (65, 129), (5, 257)])
+@pytest.mark.parametrize("size", [3, 13, 151])
+def test_smooth_at_every_seam(shape: tuple[int, int], size: int) -> None:
+    if size == 151 and shape == (3, 500):
+        pytest.skip("the twin would take seconds; (5, 257) shows the same")
+    values = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+    brick = registry.get("refiners", "smooth")
+    params = brick.params(kernel="gaussian", size=size, sigma=20.0)
+    image = torch.zeros(*shape, 3, dtype=torch.uint8)
+    out = brick.run(Scores((1,), values), image, params).values.numpy()
+    expected = twins.smooth((1,), values.double().numpy(), None, **params.as_dict())
+    np.testing.assert_allclose(out, expected, rtol=2e-5)
+
+
+def test_smooth_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    brick = registry.get("refiners", "smooth")
+    values = torch.rand(2, 150, 201, generator=torch.Generator().manual_seed(1))
+    image = torch.zeros(150, 201, 3, dtype=torch.uint8)
+    outs = []
+    for block in (16, 64, 1000):
+        monkeypatch.setattr(smooth_module, "BLOCK", block)
+        outs.append(brick.run(Scores((1, 2), values), image, brick.params()).values)
+    torch.testing.assert_close(outs[1], outs[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outs[2], outs[0], rtol=1e-5, atol=1e-6)
+
+
+def test_an_even_kernel_is_refused_with_the_next_odd_ones() -> None:
+    with pytest.raises(ValidationError, match="12 is even and has no middle; take 11 or 13"):
+        registry.get("refiners", "smooth").params(size=12)
+
+
+def test_orders_of_the_paper_differ() -> None:
+    """Raw maps compete before or after normalisation: the two orders must not be mixed up."""
+    first = run("normalise", run("competition", [[4.0, 2.0, 0.0], [1.0, 1.0, 0.0]]), method="minmax")
+    second = run("competition", run("normalise", [[4.0, 2.0, 0.0], [1.0, 1.0, 0.0]], method="minmax"))
+    assert first == pytest.approx(np.array([[1.0, 3 / 7, 0], [0, 0, 0]]))
+    assert second == pytest.approx(np.array([[0.5, 0.0, 0], [0.5, 0.75, 0]]))

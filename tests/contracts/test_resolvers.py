@@ -1,0 +1,111 @@
+"""The suite over every resolver, and the cases worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from pseudolabel import registry
+from pseudolabel.contracts.inputs import image as make_image
+from pseudolabel.contracts.inputs import odd_inputs
+from pseudolabel.contracts.resolvers import *  # noqa: F403
+from pseudolabel.records import Scores
+from pseudolabel.resolvers import superpixel as superpixel_module
+from pseudolabel.superpixels.slic import slic
+from tests.twins import superpixels as twins
+
+
+def run(name: str, rows: list[list[float]], **params: object) -> list[int]:
+    """A resolver over pixels in a row, a list a class (ids 1, 2, ...)."""
+    values = torch.tensor(rows, dtype=torch.float32)[:, None, :]
+    brick = registry.get("resolvers", name)
+    image = torch.zeros(1, values.shape[2], 3, dtype=torch.uint8)
+    scores = Scores(tuple(range(1, len(rows) + 1)), values)
+    return brick.run(scores, image, brick.params.model_validate(params)).mask()[0].tolist()
+
+
+def test_every_brick_of_the_room_is_here() -> None:
+    assert {"constant", "power", "superpixel"} <= set(registry.names("resolvers"))
+
+
+def test_constant_by_hand_and_background_wins_the_tie() -> None:
+    assert run("constant", [[0.1, 0.25, 0.3, 0.0]], threshold=0.25) == [0, 0, 1, 0]
+    assert run("constant", [[0.5, 0.5, 0.1], [0.4, 0.5, 0.6]], threshold=0.2) == [1, 1, 2]
+    assert run("constant", [[0.0, 1.0]], threshold=0.0) == [0, 1]
+    assert run("constant", [[0.5, 1.0]], threshold=1.0) == [0, 0]
+
+
+def test_power_by_hand() -> None:
+    # (1 - 0.5) ** 1 = 0.5: a tie; ** 2 = 0.25
+    assert run("power", [[0.5, 0.6, 0.4]], alpha=1.0) == [0, 1, 0]
+    assert run("power", [[0.5, 0.6, 0.3]], alpha=2.0) == [1, 1, 0]
+
+
+@pytest.fixture
+def two_superpixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The superpixels of the page: pixels 0 and 1, pixels 2 and 3."""
+    regions = np.array([[0, 0, 1, 1]], np.int32)
+    monkeypatch.setattr(superpixel_module, "slic", lambda *_: regions)
+
+
+@pytest.mark.usefixtures("two_superpixels")
+def test_superpixel_by_hand() -> None:
+    page = [0.4, 0.0, 0.1, 0.05]
+    assert run("superpixel", [page], threshold=0.1) == [1, 0, 0, 0]
+    assert run("superpixel", [page], threshold=0.07) == [1, 0, 1, 1]
+    # relative: the mean of the means is 0.1375; 0.5 of it is 0.06875, 0.6 of it 0.0825
+    assert run("superpixel", [page], threshold=0.5, mode="relative") == [1, 0, 1, 1]
+    assert run("superpixel", [page], threshold=0.6, mode="relative") == [1, 0, 0, 0]
+    # each class has its own superpixels; pixels decide between those kept
+    assert run("superpixel", [page, [0.3, 0.3, 0.3, 0.01]], threshold=0.1) == [1, 2, 2, 2]
+
+
+@pytest.mark.usefixtures("two_superpixels")
+def test_superpixel_means_that_equal_the_threshold_are_background() -> None:
+    assert run("superpixel", [[0.5, 0.0, 0.25, 0.25]], threshold=0.25) == [0, 0, 0, 0]
+    assert run("superpixel", [[0.5, 0.0, 0.25, 0.25]], threshold=0.2499) == [1, 0, 1, 1]
+
+
+def test_superpixel_refuses_a_threshold_that_nothing_reaches() -> None:
+    params = registry.get("resolvers", "superpixel").params
+    with pytest.raises(ValidationError, match=r"threshold 10\.0 is above every mean; take at most 1"):
+        params(threshold=10.0)
+    assert params(threshold=1.5, mode="relative").as_dict()["threshold"] == 1.5
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 500), (40, 61)])
+@pytest.mark.parametrize("segments", [1, 30, 200])
+def test_slic_is_the_library_and_each_superpixel_hangs_together(
+    shape: tuple[int, int], segments: int
+) -> None:
+    image = make_image(*shape).numpy()
+    labels = slic(image, segments)
+    assert labels.dtype == np.int32
+    assert labels.shape == shape
+    count = labels.max() + 1
+    assert np.unique(labels).tolist() == list(range(count))
+    assert twins.pieces(labels) == count
+    expected = twins.slic(image, segments, 10, 1)
+    pairs = np.unique(np.stack([labels.ravel(), expected.ravel()]), axis=1).shape[1]
+    assert pairs == count == len(np.unique(expected))
+
+
+def test_slic_follows_colours() -> None:
+    image = make_image(45, 63).numpy()
+    patches = (np.arange(45) // 9)[:, None] * 7 + np.arange(63) // 9
+    labels = slic(image, 60)
+    pure = sum(np.bincount(patches[labels == label]).max() for label in range(labels.max() + 1))
+    grid = (np.arange(45) // 7)[:, None] * 9 + np.arange(63) // 7
+    pure_grid = sum(np.bincount(patches[grid == label]).max() for label in np.unique(grid))
+    assert pure / patches.size > 0.9 > pure_grid / patches.size
+
+
+@pytest.mark.parametrize("case", odd_inputs())
+def test_masks_of_odd_inputs_are_not_random(case: str) -> None:
+    scores, image = odd_inputs()[case]
+    for name in registry.names("resolvers"):
+        brick = registry.get("resolvers", name)
+        one, two = (brick.run(scores, image, brick.params()).mask() for _ in range(2))
+        assert torch.equal(one, two)

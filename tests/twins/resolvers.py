@@ -1,0 +1,35 @@
+"""Resolvers over again, in float64, a pixel or a superpixel at a time: rows of background and classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.twins.superpixels import slic
+
+
+def constant(ids, values, image, threshold):
+    background = np.empty(values.shape[1:])
+    for y, x in np.ndindex(background.shape):
+        background[y, x] = threshold
+    return np.stack([background, *values])
+
+
+def power(ids, values, image, alpha):
+    background = np.empty(values.shape[1:])
+    for y, x in np.ndindex(background.shape):
+        background[y, x] = (1 - max(values[:, y, x])) ** alpha
+    return np.stack([background, *values])
+
+
+def superpixel(ids, values, image, threshold, mode, engine, segments, compactness, sigma):
+    regions = {"slic": slic}[engine](image, segments, compactness, sigma)
+    kept = np.zeros_like(values)
+    for k in range(len(ids)):
+        means = {r: values[k][regions == r].mean() for r in np.unique(regions)}
+        level = threshold
+        if mode == "relative":
+            level = threshold * sum(means.values()) / len(means)
+        for y, x in np.ndindex(regions.shape):
+            if means[regions[y, x]] > level:
+                kept[k, y, x] = values[k, y, x]
+    return np.stack([np.full(regions.shape, 1e-8), *kept])
