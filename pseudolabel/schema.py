@@ -47,6 +47,7 @@ class Optimiser(Section):
     clip: float | None = parameter(5.0, gt=0, help="largest gradient norm; null does not clip")
     frozen_norm: bool = parameter(True, help="batch norm keeps its running statistics")
     frozen_stem: bool = parameter(False, help="the first convolution and its norm do not learn")
+    frozen_stages: int = parameter(0, ge=0, unit="stages", help="neither do so many after the stem (IRN: 2)")
 
 
 class Schedule(Section):

@@ -1,0 +1,186 @@
+"""The classifier's file: tensors, and all that is needed to use them, in one safetensors file.
+
+Metadata: format and its version, class names in order, backbone, output stride, normalisation, recipe,
+digest of what decided the weights. Everything is compared before a tensor is copied.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pseudolabel import storage
+from pseudolabel.classifier.network import Classifier
+from pseudolabel.errors import DataFault, NumericFault
+from pseudolabel.records import LabelSpace
+
+FILE = "classifier.safetensors"
+FORMAT = "pseudolabel.classifier"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A classifier as it was trained.
+
+    Attributes:
+        network: in evaluation mode, on the CPU.
+        space: class names.
+        mean, std: RGB in 0..1.
+        backbone, output_stride: see `Classifier`.
+        sha256: of the file.
+        recipe: the resolved recipe of its training.
+        fingerprint: digest of what decided the weights.
+    """
+
+    network: Classifier
+    space: LabelSpace
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    backbone: str
+    output_stride: int
+    sha256: str
+    recipe: dict[str, Any]
+    fingerprint: str
+
+
+def save_classifier(
+    path: Path,
+    network: Classifier,
+    space: LabelSpace,
+    mean: Sequence[float],
+    std: Sequence[float],
+    recipe: Mapping[str, Any],
+    fingerprint: str,
+) -> None:
+    """Write the file whole.
+
+    Raises:
+        NumericFault: a tensor is not finite; what was there stays.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise NumericFault(f"{path.name}: {name} is not finite; it was not written, lower optimiser.lr")
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(VERSION),
+        "classes": json.dumps(space.names),
+        "backbone": network.name,
+        "output_stride": str(network.output_stride),
+        "mean": json.dumps(list(mean)),
+        "std": json.dumps(list(std)),
+        "recipe": json.dumps(recipe, sort_keys=True),
+        "fingerprint": fingerprint,
+    }
+    storage.write_bytes(path, save(tensors, metadata=metadata))
+
+
+def load_classifier(path: Path | str, expect: LabelSpace | None = None) -> Loaded:
+    """Read a classifier.
+
+    Args:
+        path: a run of `pl train`, or its classifier.safetensors.
+        expect: the classes of the data it shall serve.
+
+    Raises:
+        DataFault: missing, damaged, of a newer format, of another network, or of other classes than
+            expected (both lists and the first difference are told).
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file = file / FILE
+    if not file.is_file():
+        raise DataFault(f"{file}: no such classifier; train one with `pl train RECIPE -o {file.parent}`")
+    metadata, tensors = _read(file)
+    space = LabelSpace(tuple(_json(file, metadata, "classes", list)))
+    if expect is not None:
+        _compare(file, space, expect)
+    backbone, stride = metadata["backbone"], int(metadata["output_stride"])
+    mean, std = (_json(file, metadata, key, list) for key in ("mean", "std"))
+    with torch.random.fork_rng(devices=[]):  # the start values are overwritten; nobody's draws move
+        network = Classifier(backbone, space.foreground, output_stride=stride)
+    _check_tensors(file, network.state_dict(), tensors)
+    network.load_state_dict(tensors, strict=True)
+    network.eval()
+    return Loaded(
+        network,
+        space,
+        (mean[0], mean[1], mean[2]),
+        (std[0], std[1], std[2]),
+        backbone,
+        stride,
+        storage.sha256_file(file),
+        _json(file, metadata, "recipe", dict),
+        metadata["fingerprint"],
+    )
+
+
+def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata, checked for format and version, and tensors."""
+    try:
+        with safe_open(file, framework="pt", device="cpu") as opened:
+            metadata = dict(opened.metadata() or {})
+            if metadata.get("format") != FORMAT:
+                raise DataFault(f"{file}: not a classifier of `pl train`; give its run or {FILE}")
+            version = metadata.get("format_version", "")
+            if version != str(VERSION):
+                raise DataFault(
+                    f"{file}: format version {version}, this program reads {VERSION}; "
+                    "install the version that wrote it or train again"
+                )
+            missing = {"classes", "backbone", "output_stride", "mean", "std", "recipe", "fingerprint"}
+            if missing := missing - metadata.keys():
+                raise DataFault(f"{file}: lacks {', '.join(sorted(missing))}; train again")
+            if not metadata["output_stride"].isdigit():
+                raise DataFault(f"{file}: output_stride is damaged; train again")
+            return metadata, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataFault(f"{file}: damaged ({str(error).splitlines()[0]}); train or copy it again") from error
+
+
+def _json(file: Path, metadata: Mapping[str, str], key: str, kind: type) -> Any:
+    try:
+        found = json.loads(metadata[key])
+    except ValueError:
+        found = None
+    three = key not in ("mean", "std") or (isinstance(found, list) and len(found) == 3)
+    if not isinstance(found, kind) or not three:
+        raise DataFault(f"{file}: {key} is damaged; train again")
+    return found
+
+
+def _compare(file: Path, own: LabelSpace, wanted: LabelSpace) -> None:
+    if own.names == wanted.names:
+        return
+    pairs = zip(own.names, wanted.names, strict=False)
+    shorter = min(len(own.names), len(wanted.names))
+    first = next((index for index, (a, b) in enumerate(pairs) if a != b), shorter)
+    one, other = (names[first] if first < len(names) else "nothing" for names in (own.names, wanted.names))
+    raise DataFault(
+        f"{file}: classes differ from the data's: first at id {first}, {one!r} against {other!r}; "
+        f"the classifier has {', '.join(own.names)}; the data has {', '.join(wanted.names)}; "
+        "take the classifier of this class list"
+    )
+
+
+def _check_tensors(file: Path, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    for name in own:
+        if name not in found:
+            raise DataFault(f"{file}: tensor {name!r} is missing; train or copy it again")
+    for name, tensor in found.items():
+        if name not in own:
+            raise DataFault(f"{file}: tensor {name!r} is not one of {file.name}'s network; train again")
+        if tensor.shape != own[name].shape or tensor.dtype != own[name].dtype:
+            raise DataFault(
+                f"{file}: tensor {name!r} is {tuple(tensor.shape)} {tensor.dtype}, "
+                f"the network's {tuple(own[name].shape)} {own[name].dtype}; train again"
+            )

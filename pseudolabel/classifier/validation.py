@@ -1,0 +1,126 @@
+"""How well a classifier knows the classes of pictures it has not seen: AP a class and their mean.
+
+Pictures go in whole, at one long side; the pooled features of a whole picture give its logits. Batches
+hold pictures of equal size only (padding would move the average), planned from the list alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pseudolabel import images
+from pseudolabel.classifier.augmentation import Picture, normalised, resized
+from pseudolabel.classifier.average_precision import average_precision
+from pseudolabel.classifier.feed import ahead
+from pseudolabel.classifier.network import Classifier
+from pseudolabel.records import ImageRecord, LabelSpace
+
+COMMON = 10  # pictures; a class with fewer makes a mean jump, so a mean over the others stands beside
+
+
+@dataclass(frozen=True)
+class View:
+    """How pictures reach the network.
+
+    Attributes:
+        mean, std: RGB in 0..1.
+        long_side: of validation pictures in pixels; 0 leaves them.
+        batch: pictures of one forward at most.
+        workers: threads that decode.
+        device: where the network is.
+        channels_last: memory layout.
+        autocast: a context for each forward.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    long_side: int
+    batch: int
+    workers: int
+    device: torch.device
+    channels_last: bool = True
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+def logits_of(
+    network: Classifier, records: Sequence[ImageRecord], view: View, advance: Callable[[int], None]
+) -> NDArray[np.float32]:
+    """(N, C) logits of N pictures, in list order.
+
+    Args:
+        network: left in evaluation mode.
+        records: pictures.
+        view: see `View`.
+        advance: told the number of pictures done; may raise to stop.
+
+    Raises:
+        DataFault: a picture cannot be read; a score of a part of the list would be no score.
+    """
+    network.eval()
+    out = np.full((len(records), network.classes), np.nan, np.float32)
+    layout = torch.channels_last if view.channels_last else torch.contiguous_format
+
+    def load(rows: list[int]) -> list[Picture]:
+        return [resized(images.read_image(records[row].image), view.long_side) for row in rows]
+
+    plan = _equal_sizes(records, view)
+    for rows, pictures in ahead(plan, load, workers=view.workers, depth=2 * view.workers):
+        batch = normalised(pictures, view.mean, view.std, view.device).contiguous(memory_format=layout)
+        with torch.inference_mode(), view.autocast():
+            out[rows] = network(batch).float().cpu().numpy()
+        advance(len(rows))
+    return out
+
+
+def score(logits: NDArray[np.float32], records: Sequence[ImageRecord], space: LabelSpace) -> dict[str, Any]:
+    """Average precisions.
+
+    Args:
+        logits: (N, C) finite.
+        records: their pictures, labels known.
+        space: class names.
+
+    Returns:
+        images; map over the classes that have a positive (None where none has); classes_averaged;
+        ap and positives by class name; common: the same mean over classes with at least 10 pictures.
+    """
+    present = np.zeros(logits.shape, bool)
+    for row, record in enumerate(records):
+        for label in record.labels or ():
+            present[row, label - 1] = True
+    names = space.names[1:]
+    ap = {name: average_precision(logits[:, c], present[:, c]) for c, name in enumerate(names)}
+    positives = {name: int(present[:, c].sum()) for c, name in enumerate(names)}
+    common = [name for name in names if positives[name] >= COMMON]
+    return {
+        "images": len(records),
+        "map": _mean(ap, names),
+        "classes_averaged": sum(value is not None for value in ap.values()),
+        "ap": ap,
+        "positives": positives,
+        "common": {"at_least": COMMON, "classes": common, "map": _mean(ap, common)},
+    }
+
+
+def _mean(ap: Mapping[str, float | None], names: Sequence[str]) -> float | None:
+    values = [value for name in names if (value := ap[name]) is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _equal_sizes(records: Sequence[ImageRecord], view: View) -> list[list[int]]:
+    """Rows grouped by the size of their picture, in order of first appearance, in batches."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for row, record in enumerate(records):
+        groups.setdefault(images.read_size(record.image), []).append(row)
+    return [
+        rows[start : start + view.batch]
+        for rows in groups.values()
+        for start in range(0, len(rows), view.batch)
+    ]
