@@ -14,17 +14,8 @@ from pseudolabel.metrics import confusion as metrics
 from pseudolabel.metrics.confusion import READINGS, averaged_ids, by_region, confusion, figures
 from pseudolabel.metrics.regions import region_matrices
 from pseudolabel.records import LabelSpace
+from tests.golden.worked_example import ABSTAINING, PREDICTION, REGION, TRUTH
 from tests.twins import metrics as twins
-
-TRUTH = np.array(
-    [[0, 0, 0, 0, 0, 255], [0, 1, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2], [0, 0, 0, 2, 255, 255]], np.uint8
-)
-PREDICTION = np.array(
-    [[0, 0, 0, 0, 0, 1], [0, 1, 1, 1, 2, 2], [0, 1, 2, 0, 2, 1], [0, 0, 1, 0, 0, 2]], np.uint8
-)
-REGION = np.array([[0] * 6, [0, 1, 1, 1, 1, 1], [0, 0, 1, 0, 0, 0], [0] * 6], bool)
-ABSTAINING = PREDICTION.copy()
-ABSTAINING[[0, 1, 3], [0, 1, 3]] = 255
 
 
 def scores(prediction, reading="background", names=3, **options):
