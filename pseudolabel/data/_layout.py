@@ -138,7 +138,7 @@ def _from_csv(path: Path) -> Source:
             other = lines.setdefault(line.key, line)
             if set(other.names) != set(line.names):
                 raise DataFault(
-                    f"{path}:{line.number}: {line.key!r} is labelled otherwise in line {other.number}; keep one"
+                    f"{path}:{line.number}: {line.key!r} has other labels in line {other.number}; keep one"
                 )
         lost = [(name, where) for name, where in entries if name not in lines]
         if lost:

@@ -11,15 +11,28 @@ shift; both overlap widely between classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from pseudolabel.data._scenes_noise import Array, cells, colour, mix, octaves, step, value_noise, waves
+from pseudolabel.data._scenes_noise import (
+    Array,
+    cells,
+    colour,
+    distance,
+    mix,
+    octaves,
+    step,
+    turned,
+    value_noise,
+    waves,
+)
 
 DISCS = 9  # along the spine: enough for a smooth outline at the longest aspect
 SOFT = 0.22  # how far discs melt into one another, in radii of the body
+WHITE, PUPIL = np.array([0.97, 0.97, 0.95], np.float32), np.array([0.05, 0.05, 0.07], np.float32)
 LIGHT = (-0.5, -0.45, 0.74)  # towards the light: up, left, out of the picture
 
 
@@ -43,35 +56,38 @@ class Head:
 def _arrow(y: Array, x: Array) -> Array:
     wide = np.abs(y)
     slanted = wide * np.float32(0.84) + x * np.float32(0.54) - np.float32(0.62)
-    return np.maximum(slanted, -x - np.float32(0.62)) - _round(slanted, -x - np.float32(0.62))
+    back = -x - np.float32(0.62)
+    result: Array = np.maximum(slanted, back) + _rounding(slanted, back)
+    return result
 
 
-def _round(first: Array, second: Array) -> Array:
-    """Takes the sharp corner between two edges off."""
+def _rounding(first: Array, second: Array) -> Array:
+    """What takes the sharp corner between two edges off."""
     near = np.clip(0.36 - np.abs(first - second), 0, None)
-    result: Array = np.float32(-0.9) * np.square(near)
+    result: Array = np.float32(0.9) * np.square(near)
     return result
 
 
 def _disc(y: Array, x: Array) -> Array:
-    return np.hypot(y, x) - np.float32(1)
+    return distance(y, x) - np.float32(1)
 
 
 def _flower(y: Array, x: Array) -> Array:
-    result: Array = (np.hypot(y, x) - 1 - 0.15 * np.cos(5 * np.arctan2(y, x))) * np.float32(0.85)
+    result: Array = (distance(y, x) - 1 - 0.15 * np.cos(5 * np.arctan2(y, x))) * np.float32(0.85)
     return result
 
 
 def _diamond(y: Array, x: Array) -> Array:
     side = np.float32(np.sqrt(0.5))
     across, down = np.abs(x + y) * side - np.float32(0.62), np.abs(x - y) * side - np.float32(0.62)
-    outside = np.hypot(np.maximum(across, 0), np.maximum(down, 0))
-    return outside + np.minimum(np.maximum(across, down), 0) - np.float32(0.28)
+    outside = distance(np.maximum(across, 0), np.maximum(down, 0))
+    inside: Array = np.minimum(np.maximum(across, down), 0)
+    return outside + inside - np.float32(0.28)
 
 
 def _hammer(y: Array, x: Array) -> Array:
     reach = np.maximum(np.abs(y) - np.float32(0.72), 0)
-    return np.hypot(reach, x - np.float32(0.16) * np.square(y)) - np.float32(0.68)
+    return distance(reach, x - np.float32(0.16) * np.square(y)) - np.float32(0.68)
 
 
 def _hexagon(y: Array, x: Array) -> Array:
@@ -86,14 +102,14 @@ def _stripes(y: Array, x: Array, size: float) -> Array:
 
 
 def _rings(y: Array, x: Array, size: float) -> Array:
-    return waves(np.hypot(y, x) + np.float32(0.1 * size), 0.52 * size)
+    return waves(distance(y, x) + np.float32(0.1 * size), 0.52 * size)
 
 
 def _dots(y: Array, x: Array, size: float) -> Array:
     pitch = 0.56 * size
     row = np.round(y / np.float32(pitch))
     shifted = x / np.float32(pitch) + 0.5 * (row % 2)
-    near = np.hypot(y / np.float32(pitch) - row, shifted - np.round(shifted)) * np.float32(pitch)
+    near = distance(y / np.float32(pitch) - row, shifted - np.round(shifted)) * np.float32(pitch)
     return step(np.float32(0.33 * pitch) - near)
 
 
@@ -107,7 +123,7 @@ def _chevrons(y: Array, x: Array, size: float) -> Array:
 
 
 def _spokes(y: Array, x: Array, size: float) -> Array:
-    away = np.maximum(np.hypot(y, x), 1)
+    away = np.maximum(distance(y, x), 1)
     turn = np.sin(6 * np.arctan2(y, x) + np.float32(np.pi / 2))
     star = step(turn, 6 / float(0.5 * size)) * step(away - np.float32(0.2 * size))
     result: Array = np.maximum(star, step(np.float32(0.24 * size) - away))
@@ -123,6 +139,7 @@ HEADS: dict[str, Head] = {
     "frost": Head(_hexagon, _spokes, ((0.58, 0.12, 0.98), (0.59, 0.9, 0.66)), 3.0),
 }
 CLASSES = tuple(HEADS)
+HEAD_REACH = 1.5  # no outline goes further from its middle, in radii
 
 
 @dataclass(frozen=True)
@@ -167,9 +184,7 @@ class Creature:
 
     def turned(self, y: Array, x: Array) -> tuple[Array, Array]:
         """Sideways and forward distance from the centre."""
-        down, right = y - np.float32(self.centre[0]), x - np.float32(self.centre[1])
-        sine, cosine = np.float32(np.sin(self.angle)), np.float32(np.cos(self.angle))
-        return down * cosine - right * sine, right * cosine + down * sine
+        return turned(y - np.float32(self.centre[0]), x - np.float32(self.centre[1]), self.angle)
 
     def body_distance(self, y: Array, x: Array) -> tuple[Array, Array]:
         """Signed distance to the body without its head, and the place along the spine in 0..1."""
@@ -179,14 +194,14 @@ class Creature:
         total = np.zeros_like(across)
         place = np.zeros_like(across)
         for k in range(DISCS):
-            away = np.hypot(along - forward[k], across - sideways[k]) - radii[k]
+            away = distance(along - forward[k], across - sideways[k]) - radii[k]
             share = np.exp(np.clip(-away / soft, -60, 60))
             total += share
             place += share * np.float32(k / (DISCS - 1))
-        distance = -soft * np.log(total + np.float32(1e-26))
+        outline = -soft * np.log(total + np.float32(1e-26))
         if self.flippers:
-            distance = np.minimum(distance, self._flippers(across, along))
-        return distance, place / (total + np.float32(1e-26))
+            outline = np.minimum(outline, self._flippers(across, along))
+        return outline, place / (total + np.float32(1e-26))
 
     def _flippers(self, across: Array, along: Array) -> Array:
         forward, sideways, radii = self.spine()
@@ -198,23 +213,25 @@ class Creature:
                 wide = along - forward[k] - np.float32(lean) * np.maximum(tall, 0)
                 past = np.maximum(tall - np.float32(0.55 * self.radius), 0)
                 under = np.minimum(tall, 0)
-                away = np.hypot(wide, past + np.abs(under)) - np.float32(0.27 * self.radius)
+                away = distance(wide, past + np.abs(under)) - np.float32(0.27 * self.radius)
                 nearest = np.minimum(nearest, away)
         return nearest
 
+    def face(self) -> tuple[float, float, float]:
+        """The head's middle (y, x) in the picture and the direction it looks in: the spine goes on there."""
+        forward, sideways, radii = (values.tolist() for values in self.spine())
+        lean = math.atan2(sideways[-1] - sideways[-3], forward[-1] - forward[-3])
+        out = 0.35 * radii[-1] + 0.5 * self.head
+        along, across = forward[-1] + out * math.cos(lean), sideways[-1] + out * math.sin(lean)
+        sine, cosine = math.sin(self.angle), math.cos(self.angle)
+        y = self.centre[0] + across * cosine + along * sine
+        x = self.centre[1] + along * cosine - across * sine
+        return y, x, self.angle + lean
+
     def head_axes(self, y: Array, x: Array) -> tuple[Array, Array]:
-        """Sideways and forward distance from the middle of the head, along the spine's front end."""
-        across, along = self.turned(y, x)
-        forward, sideways, radii = self.spine()
-        lean = np.arctan2(float(sideways[-1] - sideways[-3]), float(forward[-1] - forward[-3]))
-        sine, cosine = np.sin(lean), np.cos(lean)
-        out = 0.35 * float(radii[-1]) + 0.5 * self.head
-        along = along - np.float32(forward[-1] + out * cosine)
-        across = across - np.float32(sideways[-1] + out * sine)
-        return (
-            across * np.float32(cosine) - along * np.float32(sine),
-            along * np.float32(cosine) + across * np.float32(sine),
-        )
+        """Sideways and forward distance from the middle of the head."""
+        top, left, angle = self.face()
+        return turned(y - np.float32(top), x - np.float32(left), angle)
 
     def head_distance(self, y: Array, x: Array) -> Array:
         """Signed distance to the head."""
@@ -260,9 +277,9 @@ def coat(rng: np.random.Generator, name: str, tell: float, beneath: Array) -> Co
     return Coat(pale, colour(hue + rng.normal(0, 0.03), saturation + 0.12, value * 0.6), kind, grain)
 
 
-def _relief(distance: Array, thick: float) -> tuple[Array, Array]:
+def _relief(edge: Array, thick: float) -> tuple[Array, Array]:
     """Diffuse light and gleam on a rounded surface that rises from its edge over `thick` pixels."""
-    inside = np.clip(-distance / np.float32(thick), 0, 1)
+    inside = np.clip(-edge / np.float32(thick), 0, 1)
     height = np.sqrt(np.clip(1 - np.square(1 - inside), 0, None)) * np.float32(thick * 0.75)
     down, right = np.gradient(height)
     length = np.sqrt(np.square(down) + np.square(right) + 1)
@@ -304,12 +321,12 @@ def paint_head(creature: Creature, y: Array, x: Array, edge: Array) -> Array:
     painted = painted * light[..., None] + np.float32(0.22) * gleam[..., None]
     size = np.float32(0.19 * creature.head)
     for side in (-1.0, 1.0):
-        away = np.hypot(
+        away = distance(
             along - np.float32(0.3 * creature.head), across - np.float32(side * 0.46 * creature.head)
         )
-        painted = mix(painted, np.float32([0.97, 0.97, 0.95]), step(size - away))
-        ahead = np.hypot(
+        painted = mix(painted, WHITE, step(size - away))
+        ahead = distance(
             along - np.float32(0.36 * creature.head), across - np.float32(side * 0.46 * creature.head)
         )
-        painted = mix(painted, np.float32([0.05, 0.05, 0.07]), step(size * np.float32(0.58) - ahead))
+        painted = mix(painted, PUPIL, step(size * np.float32(0.58) - ahead))
     return painted

@@ -11,6 +11,7 @@ from PIL import Image, ImageFilter
 from pseudolabel.data import _scenes_ground as grounds
 from pseudolabel.data._scenes_creature import (
     CLASSES,
+    HEAD_REACH,
     HEADS,
     Coat,
     Creature,
@@ -18,7 +19,7 @@ from pseudolabel.data._scenes_creature import (
     paint_body,
     paint_head,
 )
-from pseudolabel.data._scenes_noise import Array, mix, octaves, step, value_noise
+from pseudolabel.data._scenes_noise import Array, mix, octaves, step, turned, value_noise
 from pseudolabel.draws import seed_of
 from pseudolabel.records import BACKGROUND, IGNORE
 
@@ -59,9 +60,7 @@ class Leaf:
 
     def axes(self, y: Array, x: Array) -> tuple[Array, Array]:
         """Distance across and along the rib."""
-        down, right = y - np.float32(self.centre[0]), x - np.float32(self.centre[1])
-        sine, cosine = np.float32(np.sin(self.angle)), np.float32(np.cos(self.angle))
-        return down * cosine - right * sine, right * cosine + down * sine
+        return turned(y - np.float32(self.centre[0]), x - np.float32(self.centre[1]), self.angle)
 
     def distance(self, y: Array, x: Array) -> Array:
         """Signed distance, negative inside."""
@@ -249,8 +248,12 @@ def _lay_creature(
     view = mix(view, paint_body(rng, creature, paint, y, x, body, place), step(-body))
     # The head throws a little shade on the neck, which keeps the two apart.
     view = view * (1 - 0.35 * np.exp(-np.maximum(head, 0) / 2) * step(-body))[..., None]
-    view = mix(view, paint_head(creature, y, x, head), step(-head))
     canvas[rows, columns] = view
+    top, left, _ = creature.face()
+    near, beside = _window((top, left), HEAD_REACH * creature.head + 2, height, width)
+    y, x = _pixels((near.start, near.stop), (beside.start, beside.stop))
+    edge = creature.head_distance(y, x)
+    canvas[near, beside] = mix(canvas[near, beside], paint_head(creature, y, x, edge), step(-edge))
     owner[rows, columns][whole < 0] = number
     part[rows, columns][whole < 0] = head[whole < 0] < 0
 
@@ -295,4 +298,5 @@ def _develop(rng: np.random.Generator, canvas: Array) -> NDArray[np.uint8]:
     exposure = float(np.exp(rng.normal(0, 0.08)))
     lit = canvas * (light * (1.03 - 0.32 * corner) * np.float32(exposure))[..., None]
     grain = rng.standard_normal((height, width, 1), dtype=np.float32) * np.float32(0.012)
-    return (np.clip(lit + grain, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+    pixels: NDArray[np.uint8] = (np.clip(lit + grain, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+    return pixels

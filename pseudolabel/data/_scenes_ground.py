@@ -9,17 +9,27 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pseudolabel.data._scenes_noise import Array, cells, colour, mix, octaves, standard, step, value_noise
+from pseudolabel.data._scenes_noise import (
+    Array,
+    cells,
+    colour,
+    distance,
+    mix,
+    octaves,
+    standard,
+    step,
+    turned,
+    value_noise,
+)
 
 Size = tuple[int, int]
+SPARKLE = np.array([0.93, 0.98, 0.96], np.float32)
 
 
 def axes(rng: np.random.Generator, size: Size) -> tuple[Array, Array]:
     """Pixel coordinates turned by a random angle."""
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
-    angle = rng.uniform(0, 2 * np.pi)
-    sine, cosine = np.float32(np.sin(angle)), np.float32(np.cos(angle))
-    return y * cosine + x * sine, x * cosine - y * sine
+    return turned(y, x, rng.uniform(0, 2 * np.pi))
 
 
 def sand(rng: np.random.Generator, size: Size) -> Array:
@@ -58,7 +68,8 @@ def gravel(rng: np.random.Generator, size: Size) -> Array:
     hue, saturation = rng.uniform(0.04, 0.14), rng.uniform(0.05, 0.2)
     warm = colour(hue, saturation, rng.uniform(0.75, 0.9))
     cool = colour(hue + 0.5, saturation * 0.6, rng.uniform(0.7, 0.85))
-    return mix(warm, cool, stone) * np.clip(0.3 + 0.72 * light, 0, 1)[..., None]
+    shade: Array = np.clip(0.3 + 0.72 * light, 0, 1)
+    return mix(warm, cool, stone) * shade[..., None]
 
 
 def wood(rng: np.random.Generator, size: Size) -> Array:
@@ -87,9 +98,7 @@ def water(rng: np.random.Generator, size: Size) -> Array:
     dark = colour(hue + 0.03, saturation, rng.uniform(0.36, 0.46))
     pale = colour(hue - 0.02, saturation * 0.7, rng.uniform(0.62, 0.74))
     ground = mix(dark, pale, np.clip(0.45 + 0.22 * deep, 0, 1))
-    return mix(
-        ground, np.float32([0.93, 0.98, 0.96]), np.clip(net, 0, 1) ** np.float32(2.2) * np.float32(0.42)
-    )
+    return mix(ground, SPARKLE, np.clip(net, 0, 1) ** np.float32(2.2) * np.float32(0.42))
 
 
 def earth(rng: np.random.Generator, size: Size) -> Array:
@@ -141,7 +150,7 @@ def ground(rng: np.random.Generator, size: Size) -> Array:
 def leaf_distance(y: Array, x: Array, length: float, width: float) -> Array:
     """Signed distance (rough) to a leaf along x: two arcs that meet in points; negative inside."""
     radius = (length**2 + width**2) / (2 * width)
-    return np.hypot(x, np.abs(y) + np.float32(radius - width)) - np.float32(radius)
+    return distance(x, np.abs(y) + np.float32(radius - width)) - np.float32(radius)
 
 
 def leaf_colours(rng: np.random.Generator) -> tuple[Array, Array]:

@@ -6,12 +6,13 @@ Arrays are float32, sizes height first, lengths in pixels.
 from __future__ import annotations
 
 import colorsys
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]  # float32 throughout; the operators' types say less
 TABLE = 64  # cells after which value noise repeats; a picture spans fewer
 
 
@@ -76,6 +77,18 @@ def cells(rng: np.random.Generator, y: Array, x: Array, cell: float) -> tuple[Ar
             np.copyto(value, values.ravel()[index], where=closer)
             np.minimum(nearest, away, out=nearest)
     return np.sqrt(second) - np.sqrt(nearest), value
+
+
+def turned(down: Array, right: Array, angle: float) -> tuple[Array, Array]:
+    """Offsets in a frame that looks in the direction `angle`: sideways and forward."""
+    sine, cosine = np.float32(np.sin(angle)), np.float32(np.cos(angle))
+    return down * cosine - right * sine, right * cosine + down * sine
+
+
+def distance(y: Array, x: Array) -> Array:
+    """Length of (y, x); ten times as fast as `hypot`, which guards ranges that no picture has."""
+    result: Array = np.sqrt(y * y + x * x)
+    return result
 
 
 def step(values: Array, softness: float = 1.0) -> Array:

@@ -15,7 +15,9 @@ import fcntl
 import io
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +26,7 @@ from PIL import Image
 from pseudolabel import masks, storage
 from pseudolabel.data import _layout
 from pseudolabel.data._scenes_creature import CLASSES
-from pseudolabel.data._scenes_draw import draw
+from pseudolabel.data._scenes_draw import Scene, draw
 from pseudolabel.errors import DataFault, EnvironmentFault
 from pseudolabel.records import Dataset
 from pseudolabel.registry import Parameters, brick, parameter
@@ -32,6 +34,7 @@ from pseudolabel.registry import Parameters, brick, parameter
 DRAWING = 1  # raised when the same parameters come to give other pictures
 NOTE = "scenes.json"
 PARTS = "PartClass"
+WRITERS = 4  # threads
 QUALITY = 92  # of the JPEGs; colour at full resolution
 
 
@@ -118,17 +121,19 @@ def _write(root: Path, params: Scenes, note: dict[str, Any], *, sweep: bool) -> 
         shutil.rmtree(left, ignore_errors=True)
     try:
         rows = ["id,labels"]
-        for split, count in (("train", params.train), ("val", params.val)):
-            names = [f"{split}_{index:05d}" for index in range(count)]
-            for index, name in enumerate(names):
-                scene = draw(params.seed, split, index, params.size, params.tell)
-                buffer = io.BytesIO()
-                Image.fromarray(scene.image).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
-                storage.write_bytes(partial / "JPEGImages" / f"{name}.jpg", buffer.getvalue())
-                masks.write_mask(partial / "SegmentationClass" / f"{name}.png", scene.mask)
-                masks.write_mask(partial / PARTS / f"{name}.png", scene.parts)
-                rows.append(f"{name},{';'.join(CLASSES[label - 1] for label in scene.labels)}")
-            storage.write_text(partial / "ImageSets/Segmentation" / f"{split}.txt", "\n".join([*names, ""]))
+        with ThreadPoolExecutor(WRITERS) as pool:  # encoding and waiting for the disk beside the drawing
+            for split, count in (("train", params.train), ("val", params.val)):
+                names = [f"{split}_{index:05d}" for index in range(count)]
+                waiting: deque[Future[None]] = deque()
+                for index, name in enumerate(names):
+                    scene = draw(params.seed, split, index, params.size, params.tell)
+                    rows.append(f"{name},{';'.join(CLASSES[label - 1] for label in scene.labels)}")
+                    waiting.append(pool.submit(_put, partial, name, scene))
+                    if len(waiting) > 4 * WRITERS:
+                        waiting.popleft().result()
+                for write in waiting:
+                    write.result()
+                storage.write_text(partial / _layout.LISTS[0] / f"{split}.txt", "\n".join([*names, ""]))
         storage.write_text(partial / "classes.txt", "\n".join(["background", *CLASSES, ""]))
         storage.write_text(partial / "labels.csv", "\n".join([*rows, ""]))
         storage.write_json(partial / NOTE, note)
@@ -141,3 +146,12 @@ def _write(root: Path, params: Scenes, note: dict[str, Any], *, sweep: bool) -> 
                 raise _unwritable(root, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put(folder: Path, name: str, scene: Scene) -> None:
+    """Write the three pictures of a scene."""
+    buffer = io.BytesIO()
+    Image.fromarray(scene.image).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+    storage.write_bytes(folder / _layout.PICTURES / f"{name}.jpg", buffer.getvalue())
+    masks.write_mask(folder / _layout.MASKS[0] / f"{name}.png", scene.mask)
+    masks.write_mask(folder / PARTS / f"{name}.png", scene.parts)
