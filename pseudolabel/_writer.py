@@ -28,6 +28,7 @@ TEMPORARY = re.compile(r"\.tmp-\d+-\d+")  # process, number
 _REMEDIES = {
     errno.ENOSPC: "free some space; what is finished is kept, the same command continues",
     errno.EDQUOT: "free some of your quota; what is finished is kept, the same command continues",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that can be written to",

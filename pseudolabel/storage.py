@@ -30,6 +30,7 @@ from pseudolabel._writer import (
     digest,
     environment_fault,
     guarded,
+    json_line,
     make_folder,
     read_json,
     read_json_lines,
@@ -38,6 +39,7 @@ from pseudolabel._writer import (
     sweep,
     sync_folder,
     write_bytes,
+    write_chunks,
     write_json,
     write_json_lines,
     write_text,
@@ -83,14 +85,14 @@ class RunFolder:
         self._lock = lock
         self._ledger = Ledger(path)
         self._verified = False
-        self._problems: list[dict[str, Any]] = []
-        self._written = -PATIENCE  # when problems.jsonl was last written, monotonic seconds
+        self._problems: dict[bytes, dict[str, Any]] = {}  # by their line: each stands once
+        self._next = 0.0  # when problems.jsonl may be written again, monotonic seconds
         self._stale = False
 
     @property
     def problems(self) -> tuple[dict[str, Any], ...]:
         """What `problem` was told, earlier runs' lines on finished items included."""
-        return tuple(self._problems)
+        return tuple(self._problems.values())
 
     def finished(self) -> Mapping[str, dict[str, Any]]:
         """Manifest lines of the finished items by id.
@@ -107,10 +109,18 @@ class RunFolder:
             old = self.path / PROBLEMS
             if old.exists():
                 kept += [row for row in read_json_lines(old) if row.get("item") in self._ledger]
-            for row in kept:
-                if row not in self._problems:
-                    self._problems.append(row)
+            self._problems.update((json_line(row), row) for row in kept)
         return self._ledger
+
+    def file(self, folder: str, item: str, suffix: str) -> Path:
+        """Where a file of an item belongs: `folder/<id><suffix>`, for any id that stays inside.
+
+        Raises:
+            DataFault: the id is absolute, climbs or is empty; it would name a file elsewhere.
+        """
+        if not item or "\0" in item or any(part in ("", ".", "..") for part in item.split("/")):
+            raise DataFault(f"id {item!r} makes no file name inside {folder}/; rename the picture")
+        return self.path / folder / f"{item}{suffix}"
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Say that an item is finished; its files must be in place.
@@ -142,10 +152,9 @@ class RunFolder:
         if item is not None:
             row["item"] = item
             self._ledger.note(row)
-        if row not in self._problems:
-            self._problems.append(row)
-            self._stale = True
-        if time.monotonic() - self._written >= PATIENCE:
+        self._problems[json_line(row)] = row
+        self._stale = True
+        if time.monotonic() >= self._next:
             self._write_problems()
 
     def finish(self, order: Sequence[str]) -> None:
@@ -171,14 +180,15 @@ class RunFolder:
             self._lock.release()
 
     def _write_problems(self) -> None:
-        rows = sorted(self._problems, key=lambda row: (row["file"], row["code"], row["what"]))
-        write_json_lines(self.path / PROBLEMS, rows)
-        self._written = time.monotonic()
+        start = time.monotonic()
+        write_chunks(self.path / PROBLEMS, sorted(self._problems))
+        end = time.monotonic()
+        self._next = end + max(PATIENCE, 20 * (end - start))  # a long list must not stall the work
         self._stale = False
 
     def _is_whole(self, line: Mapping[str, Any]) -> bool:
         item = str(line["id"])
-        files = {f"{self._items}/{item}.png": line, **line.get("files", {})}
+        files = {os.path.join(self._items, f"{item}.png"): line, **line.get("files", {})}
         return all(_matches(self.path / name, known) for name, known in files.items())
 
 

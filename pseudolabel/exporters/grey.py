@@ -1,0 +1,90 @@
+"""Masks as 8-bit grey PNGs (mode L): the one form that every segmentation trainer reads rightly.
+
+    OUT/masks/<id>.png    ids 0..N and 255, one channel
+    OUT/list.txt          an id a line
+    OUT/classes.txt       a name a line, background first: line number - 1 = id
+    OUT/about.json        numbering, classes, what 255 means, sizes, pixels of each class
+
+Source: palette PNGs read through Pillow's convert("L"), OpenCV's grey mode or imageio come back as the grey
+of their colours; an 8-bit grey PNG comes back as ids from all of them (measured).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pseudolabel import masks, storage
+from pseudolabel.errors import DataFault
+from pseudolabel.records import IGNORE, LabelSpace
+from pseudolabel.registry import Parameters, brick
+
+
+class Grey(Parameters):
+    """Nothing is left to choose."""
+
+
+@brick(Grey)
+def grey(
+    items: Iterable[tuple[str, NDArray[np.uint8]]], space: LabelSpace, out: Path, params: Grey
+) -> dict[str, Any]:
+    """Write masks, lists, class names and what a reader must know about them.
+
+    Args:
+        items: (id, mask (H, W) uint8 of 0..C and 255), taken one by one; ids unique.
+        space: the class names.
+        out: the folder; files of the same names are replaced.
+        params: see `Grey`.
+
+    Returns:
+        What stands in about.json, `sizes` excepted.
+
+    Raises:
+        DataFault: a value outside the classes, an id that makes no file name or no line of a list, two
+            ids that meet in one file name.
+        EnvironmentFault: it cannot be written.
+    """
+    for name in space.names:
+        if len(name.splitlines()) != 1:
+            raise DataFault(f"class {name!r} makes no line of a list; rename it")
+    counts = np.zeros(256, np.int64)
+    sizes: dict[str, list[int]] = {}
+    met: dict[str, str] = {}
+    for item, mask in items:
+        path = out / "masks" / f"{item}.png"
+        _check_id(item, met)
+        masks.check_values(mask, space, path)
+        storage.write_bytes(path, masks.encode_grey(mask))
+        counts += np.bincount(mask.ravel(), minlength=256)
+        sizes[item] = [int(side) for side in mask.shape]
+    about = {
+        "form": "8-bit grey PNG, one channel, size of the picture as shown",
+        "numbering": "B0: background 0, classes 1 to N",
+        "classes": list(space.names),
+        "foreground": space.foreground,
+        "ignore": IGNORE,
+        "images": len(sizes),
+        "pixels": {name: int(counts[index]) for index, name in enumerate(space.names)},
+        "pixels_ignored": int(counts[IGNORE]),
+    }
+    storage.write_text(out / "list.txt", "".join(f"{item}\n" for item in sizes))
+    storage.write_text(out / "classes.txt", "".join(f"{name}\n" for name in space.names))
+    storage.write_json(out / "about.json", {**about, "sizes": sizes})
+    return about
+
+
+def _check_id(item: str, met: dict[str, str]) -> None:
+    parts = item.split("/")
+    if not item or any(part in ("", ".", "..") for part in parts) or "\0" in item:
+        raise DataFault(f"id {item!r} makes no file name inside the folder; rename the picture")
+    if item != item.strip() or len(item.splitlines()) != 1:
+        raise DataFault(f"id {item!r} makes no line of a list (blanks at its ends, line breaks); rename it")
+    same = unicodedata.normalize("NFC", item).casefold()
+    if same in met:
+        raise DataFault(f"ids {met[same]!r} and {item!r} meet in one file name on some systems; rename one")
+    met[same] = item
