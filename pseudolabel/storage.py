@@ -137,6 +137,12 @@ class RunFolder:
             raise ValueError(f"manifest line lacks {', '.join(sorted(missing))}")
         self._ledger.record(line)
 
+    def forget(self, item: str) -> None:
+        """Take a finished item for not done, for instance because its input has changed."""
+        self.finished()
+        self._ledger.forget(item)
+        self._problems = [row for row in self._problems if row.get("item") != item]
+
     def problem(self, file: str | Path, code: str, what: str, remedy: str, item: str | None = None) -> None:
         """List something that went wrong.
 

@@ -42,7 +42,7 @@ def folded(network: nn.Module, sample: Tensor) -> tuple[nn.Module, int]:
         except (AttributeError, RuntimeError, TypeError):  # somebody reads the norm's own attributes
             return network, 0
         scale = wanted.abs().amax()
-        if not bool(((found - wanted).abs().amax() <= AGREEMENT * scale)):
+        if not bool((found - wanted).abs().amax() <= AGREEMENT * scale):
             return network, 0
     return copied, len(pairs)
 

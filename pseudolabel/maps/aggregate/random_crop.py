@@ -191,9 +191,8 @@ class _Sum:
         if self.inner.place == "adjoint":
             placed = adjoint(values, *axes)
         else:
-            placed = on_image(values.flatten(0, 1), (window.height, window.width)).unflatten(
-                0, values.shape[:2]
-            )
+            size = window.height, window.width
+            placed = on_image(values.flatten(0, 1), size).reshape(*values.shape[:2], *size)
         if self.params.accumulate == "abs_per_crop":
             window.of(self.maps[chosen]).add_(self.inner.finish(placed))
             return

@@ -1,0 +1,46 @@
+"""Which pictures share a forward: planned from the list and the recipe alone.
+
+Only pictures of one size share a batch (padding would shift the average pooling). Kills, workers and what is
+already done change nothing: an unfinished batch is computed whole again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pseudolabel import images
+from pseudolabel.errors import DataFault
+from pseudolabel.records import ImageRecord
+
+WINDOW = 8  # batches whose records are looked at together for pictures of one size
+
+
+def plan(records: Sequence[ImageRecord], pictures: int) -> Iterator[tuple[ImageRecord, ...]]:
+    """Batches of at most `pictures` records of equal picture size.
+
+    Args:
+        records: in list order.
+        pictures: most pictures of a batch, >= 1.
+
+    Yields:
+        Batches; each record stands in exactly one. Sizes come from the files' headers; a record whose
+        header cannot be read stands alone, and decoding will tell what is wrong with it.
+    """
+    if pictures == 1:
+        yield from ((record,) for record in records)
+        return
+    window = WINDOW * pictures
+    for start in range(0, len(records), window):
+        groups: dict[tuple[int, int] | str, list[ImageRecord]] = {}
+        for record in records[start : start + window]:
+            groups.setdefault(_size(record), []).append(record)
+        for group in groups.values():
+            for first in range(0, len(group), pictures):
+                yield tuple(group[first : first + pictures])
+
+
+def _size(record: ImageRecord) -> tuple[int, int] | str:
+    try:
+        return images.read_size(record.image)
+    except DataFault:
+        return record.id

@@ -1,0 +1,393 @@
+"""`pl generate`: a classifier and image-level labels to pseudo-masks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pseudolabel import console, storage
+from pseudolabel import recipe as recipes
+from pseudolabel.errors import DataFault, UsageFault
+from pseudolabel.records import IGNORE, MOST_NAMES, Dataset, ImageRecord
+from pseudolabel.schema import GenerateRecipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from pseudolabel.classifier.checkpoint import Loaded
+    from pseudolabel.verbs._classifier_of import ClassifierOf
+    from pseudolabel.verbs._items import Job, Made, Walk
+    from pseudolabel.verbs._pictures import Picture
+
+FILLS = {"background": 0, "ignore": IGNORE}
+
+
+@dataclass(frozen=True, eq=False)
+class _Done:
+    """A job after the pool: its manifest line, or why there is none."""
+
+    job: Job
+    made: Made
+    entry: dict[str, Any] | None
+
+
+@dataclass
+class _Count:
+    """What this call did; `failed` are names that stay undone."""
+
+    done: int = 0
+    skipped: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+def generate(
+    recipe: Path | str | Mapping[str, Any] | GenerateRecipe,
+    out: Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    workers: int = 2,
+    limit: int | None = None,
+    on_bad: Literal["skip", "stop"] = "skip",
+    overwrite: bool = False,
+    new: bool = False,
+    wait: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Make a mask for every picture of the data, or go on where an earlier call was stopped.
+
+    Args:
+        recipe: a YAML file, plain data, or a recipe already read.
+        out: the run's folder: masks/<id>.png, manifest.jsonl, problems.jsonl, recipe.yaml, classes.txt,
+            summary.json; on request maps/<id>.safetensors and overlays/<id>.png.
+        overrides: `resolver.threshold=0.2` and the like.
+        device: auto, cpu, cuda or cuda:n.
+        workers: threads that read pictures, and as many that finish masks; with bricks of the CPU as many
+            processes. 0 does everything in turn. The bytes do not depend on it.
+        limit: only the first so many pictures of the list.
+        on_bad: a picture that cannot be done is listed and left out, or ends the run.
+        overwrite, new, wait: for a folder of another run: move it aside, take the next numbered one;
+            for a folder in use: wait.
+        quiet: no progress.
+
+    Returns:
+        summary.json's content with `run`, the folder. `failed` counts the pictures that have no mask.
+
+    Raises:
+        UsageFault: recipe or folder refused.
+        DataFault: data or classifier refused, no gradient reaches the input, or on_bad is `stop`.
+        EnvironmentFault: device, memory, disk, worker or lock.
+        Interrupted: a signal came; the same call goes on.
+    """
+    from pseudolabel.training.device import pick
+
+    if limit is not None and limit < 1:
+        raise UsageFault(f"--limit {limit}: is not above 0 pictures")
+    chosen = recipes.load(recipe, GenerateRecipe, overrides)
+    where = pick(device)
+    reader, params = chosen.data.load()
+    data: Dataset = reader.run(params)
+    loaded = _classifier(chosen, data)
+    fingerprint = _fingerprint(chosen, data, loaded)
+    with storage.open_run(out, "generate", fingerprint, overwrite=overwrite, new=new, wait=wait) as folder:
+        storage.write_text(folder.path / "recipe.yaml", recipes.dump(chosen))
+        storage.write_text(folder.path / "classes.txt", "".join(f"{name}\n" for name in loaded.space.names))
+        run = _Run(chosen, data, loaded, folder, where, workers, limit, on_bad == "stop", quiet)
+        return {**run.complete(), "run": str(folder.path)}
+
+
+def _classifier(chosen: GenerateRecipe, data: Dataset) -> Loaded:
+    from pseudolabel.classifier.checkpoint import load_classifier
+
+    given = chosen.labels.source == "given"
+    loaded = load_classifier(chosen.classifier.checkpoint, expect=data.space if given else None)
+    if len(loaded.space.names) > MOST_NAMES:
+        raise DataFault(
+            f"{chosen.classifier.checkpoint}: {loaded.space.foreground} classes; a mask holds at most "
+            f"{MOST_NAMES - 1}"
+        )
+    if not data.records:
+        raise DataFault("data: the list is empty; look at data.split")
+    return loaded
+
+
+def _fingerprint(chosen: GenerateRecipe, data: Dataset, loaded: Loaded) -> dict[str, Any]:
+    """All that decides the bytes; each input's own digest stands in its manifest line."""
+    recipe = recipes.plain(chosen)
+    del recipe["data"], recipe["classifier"], recipe["output"]
+    rows = hashlib.sha256()
+    for record in data.records:
+        rows.update(json.dumps([record.id, record.labels]).encode("utf-8", "surrogatepass"))
+    return {
+        "recipe": recipe,
+        "classifier": loaded.sha256,
+        "classes": list(loaded.space.names),
+        "pictures": {"count": len(data.records), "digest": rows.hexdigest()},
+    }
+
+
+class _Run:
+    """One call of `generate` after everything was checked."""
+
+    def __init__(
+        self,
+        chosen: GenerateRecipe,
+        data: Dataset,
+        loaded: Loaded,
+        folder: storage.RunFolder,
+        where: torch.device,
+        workers: int,
+        limit: int | None,
+        stop_on_bad: bool,
+        quiet: bool,
+    ) -> None:
+        from pseudolabel.verbs._classifier_of import ClassifierOf
+
+        self.chosen, self.data, self.loaded, self.folder = chosen, data, loaded, folder
+        self.workers, self.stop_on_bad, self.quiet = workers, stop_on_bad, quiet
+        self.wanted = dict.fromkeys((record.id for record in data.records[:limit]), True)
+        self.classifier: ClassifierOf = ClassifierOf(loaded, chosen.maps[0], device=where, batch=chosen.batch)
+        self.count = _Count()
+
+    def complete(self) -> dict[str, Any]:
+        """Do what is not done, write manifest and summary; returns the summary."""
+        from pseudolabel.verbs import _items
+        from pseudolabel.verbs._classifier_of import exact_kernels
+        from pseudolabel.verbs._pool import pool
+
+        walk = self._walk()
+        begun = time.monotonic()
+        bricks = [step.load()[0] for step in (*walk.refiners, walk.resolver, *walk.finish)]
+        with (
+            console.interruptible() as stop,
+            console.progress(len(self.wanted), "masks", self.quiet) as bar,
+            pool(
+                partial(_items.make, walk=walk),
+                self._put,
+                workers=self.workers,
+                processes=any(brick.device == "cpu" for brick in bricks),
+            ) as submit,
+            exact_kernels(),
+        ):
+            waiting: deque[Future[_Done]] = deque()
+            for pictures in self._read():
+                if stop.requested:
+                    break
+                for job in self._jobs(pictures, bar.advance):
+                    waiting.append(submit(job))
+                    while waiting and (waiting[0].done() or len(waiting) > 4 * self.workers):
+                        self._settle(waiting.popleft().result(), bar.advance)
+            while waiting:
+                self._settle(waiting.popleft().result(), bar.advance)
+            if stop.requested:
+                done = self.count.done + self.count.skipped
+                raise stop.fault(f"{done} of {len(self.wanted)} masks are finished")
+        self.folder.finish(list(self.wanted))
+        summary = self._summary(time.monotonic() - begun)
+        storage.write_json(self.folder.path / "summary.json", summary)
+        for name in self.count.failed[:10]:
+            console.say(f"{name}: no mask; see {storage.PROBLEMS}")
+        return summary
+
+    def _walk(self) -> Walk:
+        from pseudolabel.verbs._items import Walk
+
+        line, output = self.chosen.maps[0], self.chosen.output
+        return Walk(line.refiners, self.chosen.resolver, self.chosen.finish, output.maps, output.overlays)
+
+    def _read(self) -> Iterator[list[Picture]]:
+        """Pictures of one batch after the other, read ahead."""
+        from pseudolabel.classifier.feed import ahead
+        from pseudolabel.verbs._batches import plan
+        from pseudolabel.verbs._pictures import read_batch
+
+        finished = _Complete(self.folder, self.chosen)
+        batches = plan(self.data.records, self.classifier.pictures)
+        wanted = (batch for batch in batches if any(record.id in self.wanted for record in batch))
+        read = partial(read_batch, wanted=self.wanted, finished=finished)
+        for _, pictures in ahead(wanted, read, workers=self.workers, depth=self.workers + 2):
+            yield pictures
+
+    def _jobs(self, pictures: list[Picture], advance: Callable[[], None]) -> list[Job]:
+        """The model's part: maps of the pictures of a batch that are to be done."""
+        from pseudolabel.verbs._items import Job
+
+        for picture in pictures:
+            if picture.wanted and picture.record.id in self.folder.finished():
+                self.folder.forget(picture.record.id)  # its input has changed, or a file that is now wanted
+            if picture.fault is not None and picture.wanted:
+                self._fail(picture.record, "unreadable", picture.fault, "mend or replace the file", advance)
+            elif not picture.wanted and picture.record.id in self.wanted:
+                self.count.skipped += 1
+                advance()
+        whole = [picture for picture in pictures if picture.pixels is not None]
+        labels = self._labels(whole, advance)
+        shown = [picture for picture in whole if labels.get(picture.record.id)]
+        empty = [picture for picture in whole if labels.get(picture.record.id) == ()]
+        jobs = []
+        if any(picture.wanted for picture in shown):
+            jobs += self._explained(shown, [labels[picture.record.id] for picture in shown])
+        fill = FILLS.get(self.chosen.no_label)
+        for picture in empty:
+            if picture.wanted and fill is not None:
+                assert picture.pixels is not None
+                facts = {"input_sha256": picture.sha256}
+                jobs.append(Job(picture.record.id, (), picture.pixels, _no_maps(), fill, facts))
+        return jobs
+
+    def _labels(self, pictures: list[Picture], advance: Callable[[], None]) -> dict[str, tuple[int, ...]]:
+        """Labels of the pictures, () where there are none; those that cannot be done are left out."""
+        source = self.chosen.labels
+        found: list[tuple[int, ...] | None] = [picture.record.labels or () for picture in pictures]
+        if source.source == "predicted" and pictures:
+            found = self.classifier.predicted(self._inputs(pictures), source.threshold)
+        labels = {}
+        for picture, row in zip(pictures, found, strict=True):
+            if row is None:
+                if picture.wanted:
+                    what = "the classifier's scores are NaN or infinite"
+                    self._fail(picture.record, "not_finite", what, "look at picture and classifier", advance)
+            elif not row and self.chosen.no_label == "refuse":
+                if picture.wanted:
+                    said = "has no label" if source.source == "given" else "no class is predicted"
+                    remedy = "label it, take it off the list, or set no_label: background or ignore"
+                    self._fail(picture.record, "no_label", said, remedy, advance)
+            else:
+                labels[picture.record.id] = row
+        return labels
+
+    def _inputs(self, pictures: list[Picture]) -> torch.Tensor:
+        return self.classifier.inputs([p.pixels for p in pictures if p.pixels is not None])
+
+    def _explained(self, pictures: list[Picture], labels: list[tuple[int, ...]]) -> list[Job]:
+        from pseudolabel.verbs._items import Job
+
+        keys = [(self.chosen.seed, picture.record.id) for picture in pictures]
+        maps = self.classifier.maps(self._inputs(pictures), labels, keys)
+        jobs = []
+        for index, picture in enumerate(pictures):
+            if picture.wanted and picture.pixels is not None:
+                facts: dict[str, Any] = {"input_sha256": picture.sha256}
+                if maps.uncovered[index] is not None:
+                    facts["uncovered"] = maps.uncovered[index]
+                values = maps.values[index]
+                jobs.append(Job(picture.record.id, labels[index], picture.pixels, values, facts=facts))
+        return jobs
+
+    def _put(self, job: Job, made: Made) -> _Done:
+        from pseudolabel.verbs._items import put
+
+        return _Done(job, made, put(self.folder.path, job, made))
+
+    def _settle(self, done: _Done, advance: Callable[[], None]) -> None:
+        """Take note of a finished picture."""
+        if done.entry is None:
+            record = ImageRecord(done.job.id, Path(done.job.id))
+            remedy = "look at picture and classifier; a lower precision or a broken weight does this"
+            self._fail(record, "not_finite", done.made.fault or "no mask", remedy, advance)
+            return
+        self.folder.record(done.entry)
+        if done.made.flat:
+            names = ", ".join(self.loaded.space.names[c] for c in done.made.flat)
+            self.folder.problem(
+                done.job.id,
+                "flat_map",
+                f"the map is the same everywhere: {names}",
+                "nothing is found there; look at the picture",
+                item=done.job.id,
+            )
+        self.count.done += 1
+        advance()
+
+    def _fail(
+        self, record: ImageRecord, code: str, what: str, remedy: str, advance: Callable[[], None]
+    ) -> None:
+        """List a picture that has no mask.
+
+        Raises:
+            DataFault: the run is to stop at the first.
+        """
+        if self.stop_on_bad:
+            raise DataFault(f"{record.id}: {what}; {remedy}")
+        self.folder.problem(record.id, code, what, remedy)
+        self.count.failed.append(record.id)
+        advance()
+
+    def _summary(self, seconds: float) -> dict[str, Any]:
+        """What was done and in what surroundings; nothing of it decides bytes."""
+        import timm
+        import torch
+
+        from pseudolabel import __version__
+
+        model, count = self.classifier.model, self.count
+        finished = self.folder.finished()
+        names = [name for name in self.wanted if name in finished]
+        views = self.classifier.method.views > 1
+        shares = [finished[name].get("uncovered", 0.0) for name in names] if views else []
+        problems = self.folder.problems
+        return {
+            "images": len(names),
+            "done": count.done,
+            "skipped": count.skipped,
+            "failed": len(count.failed),
+            "flat_maps": sum(problem["code"] == "flat_map" for problem in problems),
+            "problems": len(problems),
+            "seconds": round(seconds, 2),
+            "images_per_second": round(count.done / seconds, 3) if seconds > 0 else None,
+            "uncovered": round(sum(shares) / len(shares), 6) if shares else None,
+            "labels": self.chosen.labels.source,
+            "batch": model.batch,
+            "batch_asked": model.asked,
+            "norms_folded": model.norms,
+            "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "workers": self.workers,
+            "classifier": self.loaded.sha256,
+            "versions": {
+                "pseudolabel": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "timm": timm.__version__,
+            },
+        }
+
+
+class _Complete(Mapping[str, dict[str, Any]]):
+    """Manifest lines of pictures that have every file which the recipe asks for."""
+
+    def __init__(self, folder: storage.RunFolder, chosen: GenerateRecipe) -> None:
+        self._finished = folder.finished()
+        self._maps = chosen.output.maps
+        self._overlays = folder.path / "overlays" if chosen.output.overlays else None
+
+    def __getitem__(self, item: str) -> dict[str, Any]:
+        return self._finished[item]
+
+    def __iter__(self) -> Iterator[str]:
+        return (item for item in self._finished if item in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, item: object) -> bool:
+        if item not in self._finished:
+            return False
+        if self._maps and f"maps/{item}.safetensors" not in self._finished[str(item)].get("files", {}):
+            return False
+        return self._overlays is None or (self._overlays / f"{item}.png").is_file()
+
+
+def _no_maps() -> Any:
+    import numpy as np
+
+    return np.zeros((0, 1, 1), np.float32)
