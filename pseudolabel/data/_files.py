@@ -15,6 +15,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # in the
 LONGEST_ID = 230  # bytes of UTF-8: 255 are a file name's, the rest is for suffixes such as .safetensors
 
 
+def below(root: Path, path: str) -> Path:
+    """A path of the recipe: from root, unless it is absolute or of the home folder."""
+    return root / Path(path).expanduser()
+
+
 def check_id(name: str, where: str) -> None:
     """Refuse an id that cannot name a file of its own in every folder made from it.
 

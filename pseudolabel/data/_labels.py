@@ -49,8 +49,7 @@ def read_csv(path: Path, known: Collection[str] | None = None) -> list[Line]:
         DataFault: missing file, no such header, a line with another number of fields, mixed separators.
     """
     text = read_text(path)
-    header, _, _ = text.partition("\n")
-    delimiter = max(",;\t", key=header.count)
+    delimiter = _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[tuple[int, list[str]]] = []
     start = 1
@@ -62,8 +61,7 @@ def read_csv(path: Path, known: Collection[str] | None = None) -> list[Line]:
     except csv.Error as error:
         raise DataFault(f"{path}:{start}: is not csv ({error}); check the quotes") from error
     columns = [name.casefold() for name in rows[0][1]] if rows else []
-    key = next((columns.index(name) for name in KEYS if name in columns), None)
-    labels = next((columns.index(name) for name in LABELS if name in columns), None)
+    key, labels = _column(columns, KEYS), _column(columns, LABELS)
     if key is None or labels is None:
         raise DataFault(f"{path}:1: no header; the first line must name the columns, such as 'id,labels'")
     split = columns.index("split") if "split" in columns else None
@@ -78,6 +76,25 @@ def read_csv(path: Path, known: Collection[str] | None = None) -> list[Line]:
         )
         for (number, _), fields in zip(rows[1:], fields_of, strict=True)
     ]
+
+
+def has_header(path: Path) -> bool:
+    """Whether a file begins like a csv of labels.
+
+    Raises:
+        DataFault: missing file.
+    """
+    text = read_text(path)
+    columns = [name.strip().casefold() for name in text.partition("\n")[0].split(_delimiter(text))]
+    return _column(columns, KEYS) is not None and _column(columns, LABELS) is not None
+
+
+def _delimiter(text: str) -> str:
+    return max(",;\t", key=text.partition("\n")[0].count)
+
+
+def _column(columns: list[str], names: tuple[str, ...]) -> int | None:
+    return next((columns.index(name) for name in names if name in columns), None)
 
 
 def _whole(

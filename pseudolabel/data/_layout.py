@@ -32,7 +32,7 @@ def read(
     split: str,
     *,
     labels: str | None = None,
-    classes: Path | None = None,
+    classes: str | None = None,
     empty: Empty = "refuse",
     parts: Path | None = None,
 ) -> Dataset:
@@ -41,8 +41,8 @@ def read(
     Args:
         root: folder with JPEGImages and ImageSets.
         split: name of a list.
-        labels: "csv", "xml", "masks" or the path of a csv; None takes the first that is there.
-        classes: class list; None takes root/classes.txt, or the twenty classes of VOC.
+        labels: "csv", "xml", "masks" or the path of a csv in root; None takes the first that is there.
+        classes: class list in root; None takes root/classes.txt, or the twenty classes of VOC.
         empty: whether a picture may be labelled with nothing.
         parts: handed on.
 
@@ -101,9 +101,9 @@ def read_list(root: Path, split: str) -> list[Entry]:
     return entries
 
 
-def _space(root: Path, classes: Path | None) -> LabelSpace:
+def _space(root: Path, classes: str | None) -> LabelSpace:
     if classes is not None:
-        return _files.read_classes(classes)
+        return _files.read_classes(_files.below(root, classes))
     own = root / "classes.txt"
     return _files.read_classes(own) if own.is_file() else LabelSpace(VOC)
 
@@ -126,7 +126,7 @@ def _source(root: Path, labels: str | None) -> Source | None:
         return _from_annotations(root)
     if labels == "masks":
         return _from_masks(required=True)
-    return _from_csv(Path(labels).expanduser())
+    return _from_csv(_files.below(root, labels))
 
 
 def _from_csv(path: Path) -> Source:

@@ -22,10 +22,10 @@ class Voc(Parameters):
     root: str = parameter(help="folder that holds JPEGImages and ImageSets")
     split: str = parameter("train", help="list in ImageSets/Segmentation, or else in ImageSets/Main")
     labels: str | None = parameter(
-        None, help="csv | xml | masks | path of a csv; null takes labels.csv, Annotations or masks"
+        None, help="csv | xml | masks | a csv in root; null takes labels.csv, Annotations or masks"
     )
     classes: str | None = parameter(
-        None, help="class list, background first; null takes classes.txt of root, or VOC's twenty"
+        None, help="class list in root, background first; null takes classes.txt, or VOC's twenty"
     )
     empty: Literal["refuse", "background"] = parameter("refuse", help="what a picture without labels means")
 
@@ -41,6 +41,6 @@ def voc(params: Voc) -> Dataset:
         Path(params.root).expanduser(),
         params.split,
         labels=params.labels,
-        classes=None if params.classes is None else Path(params.classes).expanduser(),
+        classes=params.classes,
         empty=params.empty,
     )
