@@ -59,6 +59,8 @@ def odd_inputs() -> dict[str, tuple[Scores, Tensor]]:
     inputs["constant"] = scores.replace(torch.full_like(scores.values, 0.5)), picture
     inputs["empty"] = scores.replace(torch.zeros_like(scores.values)), picture
     inputs["all ones"] = scores.replace(torch.ones_like(scores.values)), picture
+    levels = torch.tensor([0.04, 0.1, 0.15, 0.5, 1.0]).repeat_interleave(6)  # ties with usual thresholds
+    inputs["levels"] = scores.replace(levels.expand(2, 20, 30).clone()), picture
     inputs["flat image"] = scores, torch.full_like(picture, 128)
     return inputs
 

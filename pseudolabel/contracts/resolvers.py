@@ -84,7 +84,7 @@ def swept_values(resolver: Brick) -> list[float]:
     """Values of the swept key from end to end, one of them an exact score of the scene (a tie)."""
     scores, _ = scene()
     tie = scores.values[0].flatten()[30].item()
-    wanted = [0.0, 1e-8, 0.04, 0.1, 0.1500001, tie, 0.5, 0.99, 1.0, 4.0, 32.0]
+    wanted = [0.0, 1e-8, 0.04, 0.1, 0.15, 0.1500001, tie, 0.5, 0.99, 1.0, 4.0, 32.0]
     key = resolver.traits["swept"]
     return [value for value in sorted(wanted) if accepts(resolver.params, key, value)]
 

@@ -54,7 +54,7 @@ def normalise(scores: Scores, image: Tensor, params: Normalise) -> Scores:
     low = flat.amin(dim=1)
     high = flat.amax(dim=1) if params.method == "minmax" else _nearest_quantile(flat, params.quantile)
     span = (high - low)[:, None, None]
-    share = ((values - low[:, None, None]) / torch.where(span == 0, 1.0, span)).clamp(0, 1)
+    share = ((values - low[:, None, None]) / span).clamp(0, 1)
     return scores.replace(torch.where(span == 0, 0.0, share))
 
 

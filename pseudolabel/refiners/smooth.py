@@ -49,8 +49,6 @@ def smooth(scores: Scores, image: Tensor, params: Smooth) -> Scores:
     Returns:
         Scores (K, H, W) float32 in the range they had, together with 0 (which stands beyond the border).
     """
-    if params.size == 1:
-        return scores
     taps = _taps(params)
     # (K, H, W) -> along W, then along H: the kernel is a product of two
     along = _filter_last(scores.values, taps)

@@ -101,8 +101,11 @@ def test_smooth_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_even_kernel_is_refused_with_the_next_odd_ones() -> None:
+    params = registry.get("refiners", "smooth").params
     with pytest.raises(ValidationError, match="12 is even and has no middle; take 11 or 13"):
-        registry.get("refiners", "smooth").params(size=12)
+        params(size=12)
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        params(size=-1)
 
 
 def test_orders_of_the_paper_differ() -> None:

@@ -43,6 +43,11 @@ def test_power_by_hand() -> None:
     assert run("power", [[0.5, 0.6, 0.3]], alpha=2.0) == [1, 1, 0]
 
 
+def test_power_of_a_score_that_rounding_put_above_one_is_a_number() -> None:
+    above = float(np.nextafter(np.float32(1), np.float32(2)))
+    assert run("power", [[above, 0.0]], alpha=0.5) == [1, 0]
+
+
 @pytest.fixture
 def two_superpixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """The superpixels of the page: pixels 0 and 1, pixels 2 and 3."""
