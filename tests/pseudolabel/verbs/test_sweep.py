@@ -209,7 +209,8 @@ def test_refusals_name_place_and_remedy(run, made, tmp_path):
         sweep(run, thresholds=(), quiet=True)
     with pytest.raises(UsageFault, match="'kat' is not a class"):
         sweep(run, average_over=("kat",), quiet=True)
+    write_recipe(made, recipe_of(made, "power"))
     with pytest.raises(UsageFault, match=r"swept over 'alpha'.*--thresholds"):
-        sweep(run, overrides=["resolver.name=power"], quiet=True)
+        sweep(run, quiet=True)
     with pytest.raises(UsageFault, match=r"no recipe\.yaml"):
         sweep(Path(tmp_path), quiet=True)
