@@ -1,0 +1,10 @@
+"""The suite over every reader."""
+
+from __future__ import annotations
+
+from pseudolabel import registry
+from pseudolabel.contracts.readers import *  # noqa: F403
+
+
+def test_every_brick_of_the_room_is_here() -> None:
+    assert {"scenes", "table", "voc"} <= set(registry.names("readers"))
