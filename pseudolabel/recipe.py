@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -176,16 +177,47 @@ def plain(recipe: BaseModel) -> dict[str, Any]:
 
 def dump(recipe: BaseModel) -> str:
     """A recipe as YAML text that `load` reads back to an equal recipe."""
-    import io
+    return "\n".join(_block(plain(recipe))) + "\n"
 
-    from ruamel.yaml import YAML
 
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    out = io.StringIO()
-    yaml.dump(plain(recipe), out)
-    return out.getvalue()
+def _block(data: Any) -> list[str]:
+    """Lines of block YAML; a list of plain values stands on one line."""
+    rows: list[str] = []
+    items = data.items() if isinstance(data, dict) else enumerate(data)
+    for key, value in items:
+        head = f"{_scalar(key)}:" if isinstance(data, dict) else "-"
+        nested = isinstance(value, dict) or any(isinstance(item, (dict, list)) for item in _list(value))
+        if not nested or not value:
+            rows.append(f"{head} {_flow(value)}")
+        elif isinstance(data, dict):
+            rows += [head, *(f"  {row}" for row in _block(value))]
+        else:
+            first, *rest = _block(value)
+            rows += [f"- {first}", *(f"  {row}" for row in rest)]
+    return rows
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_flow(item) for item in value) + "]"
+    return "{}" if isinstance(value, dict) else _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    """A value that YAML 1.2 reads back as it was: words as they are, other texts quoted and escaped."""
+    if not isinstance(value, str):
+        return json.dumps(value, allow_nan=False)
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", value) and value.lower() not in ("true", "false", "null"):
+        return value
+    escaped = "".join(
+        letter if letter.isprintable() and letter not in '"\\' else f"\\U{ord(letter):08x}"
+        for letter in value
+    )
+    return f'"{escaped}"'
 
 
 def _read(path: Path) -> tuple[Any, _Source]:

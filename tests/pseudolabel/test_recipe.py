@@ -107,7 +107,8 @@ def test_f11_every_key_misspelt_is_refused_by_name(key: tuple[Any, ...]) -> None
     wrong = (*key[:-1], f"{key[-1]}x")
     message = refusal(replaced(full, wrong, 1))
     assert f"'{key[-1]}x' is not a key here" in message
-    assert f"did you mean {key[-1]!r}" in message
+    if key != ("data", "reader"):  # the name of a step is not one of its parameters
+        assert f"did you mean {key[-1]!r}" in message
 
 
 @pytest.mark.parametrize("wrong", [{"a": 1}, [1, [2]]])
