@@ -1,0 +1,92 @@
+"""Pictures in a grid with captions: a row a photograph, a column a way to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+GAP = 8  # pixels between cells
+TEXT = 13  # pixels high
+INK, PAPER, FAINT = (32, 38, 46), (255, 255, 255), (120, 128, 138)
+NONE = (240, 242, 244)  # a cell without a picture
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[NDArray[np.uint8] | None]],
+    heads: Sequence[str],
+    captions: Sequence[str] | None = None,
+    cell: int = 180,
+) -> NDArray[np.uint8]:
+    """Lay pictures out in a grid.
+
+    Args:
+        rows: of each photograph its pictures, (H, W, 3) uint8 of any size, one a head; None leaves a pale
+            cell.
+        heads: what the columns show.
+        captions: a text under each row, or None.
+        cell: long side of a picture on the sheet, pixels.
+
+    Returns:
+        (H, W, 3) uint8; pictures keep their shape and are resized to fit their cell. Letters that the
+        built-in font lacks show as boxes.
+
+    Raises:
+        ValueError: no row, a row of another length than the heads, or as many captions as no rows.
+    """
+    if not rows or not heads:
+        raise ValueError("contact_sheet: there is nothing to show")
+    if any(len(row) != len(heads) for row in rows):
+        raise ValueError(f"contact_sheet: a row has another number of pictures than {len(heads)} heads")
+    if captions is not None and len(captions) != len(rows):
+        raise ValueError(f"contact_sheet: {len(captions)} captions for {len(rows)} rows")
+    font = ImageFont.load_default(TEXT)
+    line = TEXT + GAP
+    heights = [_height(row, cell) for row in rows]
+    below = line if captions is not None else 0
+    width = GAP + len(heads) * (cell + GAP)
+    sheet = Image.new("RGB", (width, GAP + line + sum(heights) + len(rows) * (below + GAP)), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for column, head in enumerate(heads):
+        pen.text((_left(column, cell), GAP), _fitted(head, font, cell), INK, font)
+    top = GAP + line
+    for index, row in enumerate(rows):
+        for column, picture in enumerate(row):
+            left = _left(column, cell)
+            if picture is None:
+                pen.rectangle((left, top, left + cell - 1, top + heights[index] - 1), fill=NONE)
+                continue
+            size = _size(picture.shape[:2], cell)
+            resized = Image.fromarray(picture).resize(size[::-1], Image.Resampling.LANCZOS)
+            sheet.paste(resized, (left + (cell - size[1]) // 2, top + (heights[index] - size[0]) // 2))
+        top += heights[index]
+        if captions is not None:
+            pen.text((GAP, top + 2), _fitted(captions[index], font, width - 2 * GAP), FAINT, font)
+        top += below + GAP
+    return np.asarray(sheet, dtype=np.uint8)
+
+
+def _left(column: int, cell: int) -> int:
+    return GAP + column * (cell + GAP)
+
+
+def _size(shape: tuple[int, ...], cell: int) -> tuple[int, int]:
+    """(height, width) of a picture whose long side is the cell's."""
+    scale = cell / max(shape)
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def _height(row: Sequence[NDArray[np.uint8] | None], cell: int) -> int:
+    return max((_size(picture.shape[:2], cell)[0] for picture in row if picture is not None), default=cell)
+
+
+def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """The text on one line, its end cut off where it is wider than its place."""
+    shown = " ".join(text.split())
+    if font.getlength(shown) <= width:
+        return shown
+    while shown and font.getlength(shown + "...") > width:
+        shown = shown[:-1]
+    return shown + "..."

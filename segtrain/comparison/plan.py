@@ -1,0 +1,157 @@
+"""What must run: every recipe of a comparison read, filled in and checked before the first stage.
+
+Paths of recipes are seen from the comparison's file, so that a folder of recipes can be moved; runs,
+mask folders and data roots are seen from where the command is run, as for every other verb.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pseudolabel.errors import UsageFault
+from pseudolabel.line import swept_key
+from pseudolabel.recipe import ReaderStep, load
+from pseudolabel.schema import GenerateRecipe, TrainRecipe, validation_step
+from segtrain.comparison.recipe import CompareRecipe
+from segtrain.recipe import SegRecipe
+
+TRUTH = "truth"
+
+
+@dataclass(frozen=True)
+class RoutePlan:
+    """One row of the table.
+
+    Attributes:
+        name: as the recipe says.
+        folder: of its runs below DIR/routes; letters, digits and dashes only.
+        recipe: the recipe file's name, or None.
+        generate: what makes masks, by split (`train`, `report`); empty where masks are given.
+        masks: a folder of masks, or None: made here, or the data's own.
+        swept: the resolver's key that a threshold stands under, `threshold`.
+    """
+
+    name: str
+    folder: str
+    recipe: str | None
+    generate: Mapping[str, GenerateRecipe]
+    masks: str | None
+    swept: str | None
+
+    @property
+    def truth(self) -> bool:
+        """The data's own masks are trained on."""
+        return not self.generate and self.masks is None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison with every recipe read.
+
+    Attributes:
+        recipe: the comparison's own.
+        classifier: what is trained first, or None.
+        checkpoint: a finished run to take instead, or None: each recipe's own.
+        routes: in the order of the table.
+        segmentation: the network's recipe, validated where it is reported; `masks` is filled in per route.
+        train_data, report_data: readers of the training and of the reporting pictures.
+    """
+
+    recipe: CompareRecipe
+    classifier: TrainRecipe | None
+    checkpoint: str | None
+    routes: tuple[RoutePlan, ...]
+    segmentation: SegRecipe
+    train_data: ReaderStep
+    report_data: ReaderStep
+
+
+def read(source: Path | str | Mapping[str, Any] | CompareRecipe, overrides: Sequence[str] = ()) -> Plan:
+    """Read a comparison and every recipe that it names.
+
+    Args:
+        source: the comparison's file, plain data or a recipe; paths of the latter two are seen from the
+            working directory.
+        overrides: of the comparison's own keys; `data.root=X` reaches every recipe.
+
+    Raises:
+        UsageFault: any of the recipes is refused; the comparison's key stands before the fault.
+    """
+    recipe = load(source, CompareRecipe, overrides)
+    base = Path(source).parent if isinstance(source, (str, Path)) else Path()
+    data = _settings(recipe.data or {})
+    classifier = None
+    if recipe.classifier.run is None and recipe.classifier.recipe is not None:
+        classifier = _load(base, recipe.classifier.recipe, TrainRecipe, data, "classifier.recipe")
+    means = [f"average_over={_text(list(recipe.average_over))}"] if recipe.average_over else []
+    scored_on = f"validation={_text(recipe.report_on)}"
+    segmentation = _load(base, recipe.segmentation, SegRecipe, [*data, *means, scored_on], "segmentation")
+    routes: list[RoutePlan] = []
+    for index, route in enumerate(recipe.routes):
+        folder = _folder(route.name, index, {one.folder for one in routes})
+        if route.recipe is None:
+            masks = None if route.masks == TRUTH else route.masks
+            routes.append(RoutePlan(route.name, folder, None, {}, masks, None))
+            continue
+        settings = [*data, *route.set, "output.maps=true"]
+        if recipe.classifier.run is not None:
+            settings.append(f"classifier.checkpoint={_text(recipe.classifier.run)}")
+        key = f"routes.{index}.recipe"
+        train = _load(base, route.recipe, GenerateRecipe, settings, key)
+        on_report = [*settings, *_settings(recipe.report_on)]
+        report = _load(base, route.recipe, GenerateRecipe, on_report, key)
+        name = Path(route.recipe).name
+        both = {"train": train, "report": report}
+        routes.append(RoutePlan(route.name, folder, name, both, None, _swept(train, recipe)))
+    return Plan(
+        recipe,
+        classifier,
+        recipe.classifier.run,
+        tuple(routes),
+        segmentation,
+        segmentation.data,
+        _reporting(segmentation.data, recipe.report_on),
+    )
+
+
+def _load(base: Path, path: str, model: Any, settings: Sequence[str], key: str) -> Any:
+    try:
+        return load(base / path, model, settings)
+    except UsageFault as fault:
+        raise UsageFault("\n".join(f"{key}: {line}" for line in str(fault).splitlines())) from fault
+
+
+def _reporting(data: ReaderStep, report_on: dict[str, Any]) -> ReaderStep:
+    try:
+        return validation_step(data, report_on)
+    except UsageFault as fault:
+        raise UsageFault(f"report_on: {str(fault).removeprefix('recipe: ')}") from fault
+
+
+def _settings(data: Mapping[str, Any]) -> list[str]:
+    return [f"data.{key}={_text(value)}" for key, value in data.items()]
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)  # every JSON is YAML, but not its surrogate escapes
+
+
+def _swept(train: GenerateRecipe, recipe: CompareRecipe) -> str | None:
+    """The key that the threshold stands under; a resolver without one keeps its recipe's values."""
+    try:
+        return swept_key(train.resolver)
+    except UsageFault:
+        if recipe.threshold == "train":
+            raise
+        return None
+
+
+def _folder(name: str, index: int, taken: set[str]) -> str:
+    """A folder's name for a route: what is plain of its name, made unique by its place."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")[:40] or "route"
+    return plain if plain not in taken else f"{plain}-{index + 1}"

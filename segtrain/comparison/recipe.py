@@ -1,0 +1,74 @@
+"""What the recipe of `seg compare` holds; docs/recipes.md is made from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pseudolabel.recipe import Key, Section
+from pseudolabel.registry import parameter
+
+
+class ClassifierOf(Section):
+    """The classifier of every route that makes masks: one to train, or one that is there."""
+
+    recipe: str | None = parameter(
+        None, help="a `pl train` recipe, its path seen from this file; trained first, into DIR/classifier"
+    )
+    run: str | None = parameter(
+        None, help="a finished run of `pl train`; taken as it is, the recipe is then not looked at"
+    )
+
+
+class Route(Section):
+    """One way to training masks: a recipe that makes them, a folder of them, or the truth."""
+
+    name: str = parameter(min_length=1, help="what tables and pictures call it")
+    recipe: str | None = parameter(None, help="a `pl generate` recipe, its path seen from this file")
+    masks: str | None = parameter(None, help="`truth`, or a folder of <id>.png, in place of a recipe")
+    set: tuple[str, ...] = parameter((), help="overrides of the recipe, `resolver.threshold=0.2`")
+
+    def check(self) -> Iterator[tuple[Key, str]]:
+        if (self.recipe is None) == (self.masks is None):
+            yield (), "says both recipe and masks, or neither; a route has one of them"
+        if self.set and self.recipe is None:
+            yield ("set",), "overrides a recipe, and this route has none; leave it out"
+
+
+class CompareRecipe(Section):
+    """`seg compare`: several ways to masks, the same network trained on each, one table."""
+
+    classifier: ClassifierOf = Field(default_factory=lambda: ClassifierOf())
+    routes: tuple[Route, ...] = parameter(min_length=1, help="what is compared, in the order of the table")
+    segmentation: str = parameter(help="a `seg train` recipe, its path seen from this file")
+    data: dict[str, Any] | None = parameter(
+        None, help="keys that replace those of the data of every recipe, {root: ...}"
+    )
+    report_on: dict[str, Any] = parameter(
+        help="keys that replace those of the data where figures are reported, {split: val}"
+    )
+    threshold: Literal["recipe", "train"] = parameter(
+        "recipe", help="each recipe's own; or the one of the best mIoU on the training split's masks"
+    )
+    average_over: tuple[str, ...] | None = parameter(
+        None, help="classes that the means are taken over; null takes all"
+    )
+    pictures: int = parameter(8, ge=0, le=100, help="reporting pictures shown in the report")
+
+    def check(self) -> Iterator[tuple[Key, str]]:
+        for index, route in enumerate(self.routes):
+            for key, message in route.check():
+                yield ("routes", index, *key), message
+        names = [route.name for route in self.routes]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                yield ("routes", index, "name"), f"{name!r} stands twice; names are unique"
+        if [route.masks for route in self.routes].count("truth") > 1:
+            yield ("routes",), "more than one has the truth; the share is of one network"
+        if not self.report_on:
+            yield ("report_on",), "is empty; say which data to report on, {split: val}"
+
+
+RECIPES: dict[str, type[Section]] = {"seg compare": CompareRecipe}

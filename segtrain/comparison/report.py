@@ -1,0 +1,200 @@
+"""comparison.json, comparison.md, pictures.png and report.html, one page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pseudolabel import images, masks, storage
+from pseudolabel.figures.contact_sheet import contact_sheet
+from pseudolabel.figures.overlays import overlay
+from pseudolabel.figures.text import percent
+from pseudolabel.records import ImageRecord
+from segtrain.comparison import charts, table
+from segtrain.comparison.plan import Plan
+from segtrain.comparison.stages import Outcome, Results
+
+TEMPLATE = "report.html.j2"
+LONG_SIDE = 260  # pixels of a picture on the page, about twice what it is shown at
+QUALITY = 82  # of its JPEG
+STRENGTH = 0.6  # of a mask's colour
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A photograph and the ways to see it, one a column; None where there is none."""
+
+    name: str
+    classes: tuple[tuple[str, str], ...]
+    pictures: tuple[Picture | None, ...]
+
+
+def write(plan: Plan, results: Results, folder: Path) -> dict[str, Any]:
+    """Write a comparison up.
+
+    Args:
+        plan: what was compared.
+        results: what came of it.
+        folder: DIR.
+
+    Returns:
+        What comparison.json holds.
+    """
+    found = table.document(plan, results)
+    storage.write_json(folder / "comparison.json", found)
+    storage.write_text(folder / "comparison.md", table.markdown(found))
+    heads, strips = _strips(found, results)
+    if strips:
+        captions = [f"{strip.name}: {', '.join(name for name, _ in strip.classes)}" for strip in strips]
+        sheet = contact_sheet([strip.pictures for strip in strips], heads, captions)
+        images.write_picture(folder / "pictures.png", sheet)
+    storage.write_text(folder / "report.html", page(found, heads, strips))
+    return found
+
+
+def page(found: Mapping[str, Any], heads: list[str], strips: list[Strip]) -> str:
+    """The page as HTML; every name in it is escaped and it loads nothing from anywhere.
+
+    Args:
+        found: what comparison.json holds.
+        heads: titles of the columns of pictures.
+        strips: the pictures.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    split, trained = found["splits"]["report"]["name"], found["splits"]["train"]["name"]
+    curves = charts.thresholds(found["routes"], trained)
+    return environment.get_template(TEMPLATE).render(
+        found=found,
+        rows=_cells(found),
+        columns=[title for title, _ in table.columns(found)],
+        paint=charts.colours(found["routes"]),
+        bars=_uri("image/svg+xml", charts.scores(found["routes"]).encode()),
+        curves=None if curves is None else _uri("image/svg+xml", curves.encode()),
+        split=split,
+        trained=trained,
+        per_class=_per_class(found),
+        heads=heads,
+        strips=[
+            {
+                "name": strip.name,
+                "classes": strip.classes,
+                "pictures": [
+                    None if one is None else _uri("image/jpeg", _jpeg(one)) for one in strip.pictures
+                ],
+            }
+            for strip in strips
+        ],
+        recipes={name: _flat(recipe) for name, recipe in found["recipes"].items()},
+    )
+
+
+def _cells(found: Mapping[str, Any]) -> list[list[tuple[str, bool]]]:
+    """The table's rows: text and whether it is the best of its column, ground truth aside."""
+    head = table.columns(found)
+    rows = [[cell(row) for _, cell in head] for row in found["routes"]]
+    ranked = [index for index, row in enumerate(found["routes"]) if row["kind"] != "truth"]
+    marked: list[list[tuple[str, bool]]] = [[(text, False) for text in row] for row in rows]
+    for column, (title, _) in enumerate(head):
+        if title in ("training masks", "threshold") or len(ranked) < 2:
+            continue
+        known = {index: float(rows[index][column]) for index in ranked if rows[index][column] != "-"}
+        if len(known) < 2:
+            continue
+        best = min(known.values()) if title == "s a picture" else max(known.values())
+        for index, value in known.items():
+            marked[index][column] = (rows[index][column], value == best)
+    return marked
+
+
+def _per_class(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """IoU of the networks by class, of the classes that any of them has."""
+    ious = [row["network"]["iou"] or {} for row in found["routes"]]
+    lines = [(name, [percent(iou.get(name)) for iou in ious]) for name in found["classes"]]
+    return [(name, cells) for name, cells in lines if any(cell != "-" for cell in cells)]
+
+
+def _strips(found: Mapping[str, Any], results: Results) -> tuple[list[str], list[Strip]]:
+    """Heads and pictures: photograph, truth, each route's mask, each trained network."""
+    made = [one for one in results.outcomes if "report" in one.folders]
+    heads = ["photograph", "ground truth"]
+    heads += [f"masks: {one.plan.name}" for one in made]
+    heads += [f"network on {one.plan.name}" for one in results.outcomes]
+    records = {record.id: record for record in results.report.records}
+    strips = [_strip(records[name], found, results, made) for name in results.shown]
+    return heads, strips
+
+
+def _strip(record: ImageRecord, found: Mapping[str, Any], results: Results, made: list[Outcome]) -> Strip:
+    photograph = images.read_image(record.image)
+    files = [record.mask]
+    files += [one.folders["report"] / "masks" / f"{record.id}.png" for one in made]
+    files += [one.predictions.get(record.id) for one in results.outcomes]
+    pictures: list[Picture | None] = [_small(photograph)]
+    for file in files:
+        there = file is not None and file.is_file()
+        pictures.append(_laid(photograph, masks.read_mask(file)) if there and file is not None else None)
+    names = found["classes"]
+    classes = tuple((names[c], _hex(c)) for c in record.labels or ())
+    return Strip(record.id, classes, tuple(pictures))
+
+
+def _laid(photograph: Picture, mask: Picture) -> Picture | None:
+    if mask.shape != photograph.shape[:2]:
+        return None
+    grey = photograph.mean(axis=2, keepdims=True)  # colours of the mask stand out from a faded picture
+    faded = (0.35 * photograph + 0.4 * grey + 0.25 * 255).astype(np.uint8)
+    return _small(overlay(faded, mask, STRENGTH))
+
+
+def _small(picture: Picture) -> Picture:
+    from PIL import Image
+
+    scale = min(1.0, LONG_SIDE / max(picture.shape[:2]))
+    if scale == 1.0:
+        return picture
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), dtype=np.uint8)
+
+
+def _jpeg(picture: Picture) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _hex(class_id: int) -> str:
+    return "#" + "".join(f"{int(value):02x}" for value in masks.PALETTE[class_id])
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """A recipe as dotted keys and values."""
+    if isinstance(value, Mapping) and value:
+        pairs = [_flat(inner, f"{prefix}.{key}" if prefix else str(key)) for key, inner in value.items()]
+    elif isinstance(value, list) and any(isinstance(inner, (Mapping, list)) for inner in value):
+        pairs = [_flat(inner, f"{prefix}.{index}") for index, inner in enumerate(value)]
+    else:
+        return [(prefix, "null" if value is None else str(value))]
+    return [pair for inner in pairs for pair in inner]

@@ -1,0 +1,374 @@
+"""The stages of a comparison, each a verb's own run below DIR, so that what is finished stays.
+
+    classifier/                    pl train, where the recipe has one to train
+    reference/{train,report}.safetensors
+    routes/<route>/{train,report}  pl generate with raw maps
+    routes/<route>/{train,report}-masks   pl refine at the threshold that was picked
+    routes/<route>/network         seg train on the masks of train
+    routes/<route>/predictions     seg predict on the pictures of the report
+
+Verbs with a run folder know by its fingerprint what is done; a stage whose result is one document is kept
+beside what it was made from, and made again when that changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pseudolabel import console, storage
+from pseudolabel.errors import DataFault, Fault, Interrupted
+from pseudolabel.recipe import ReaderStep, load, plain
+from pseudolabel.records import Dataset
+from pseudolabel.schema import GenerateRecipe
+from pseudolabel.verbs.evaluate import evaluate as evaluate_masks
+from pseudolabel.verbs.generate import generate
+from pseudolabel.verbs.reference import reference
+from pseudolabel.verbs.refine import refine
+from pseudolabel.verbs.sweep import sweep
+from pseudolabel.verbs.train import train as train_classifier
+from segtrain.comparison.kept import contents, kept, mark, truth_of
+from segtrain.comparison.plan import Plan, RoutePlan
+from segtrain.recipe import SegRecipe
+
+SPLITS = ("train", "report")
+Verb = Callable[..., dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How stages run; no byte depends on it.
+
+    Attributes:
+        device: auto, cpu, cuda or cuda:n.
+        workers: beside the model; None leaves it to each verb.
+        overwrite: a stage of another configuration is moved aside and run again.
+        quiet: no progress.
+    """
+
+    device: str = "auto"
+    workers: int | None = None
+    overwrite: bool = False
+    quiet: bool = False
+
+    def of(self, *names: str) -> dict[str, Any]:
+        """Those of the options that a verb takes."""
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class SegVerbs:
+    """`seg`'s own verbs, handed in since they stand above this room."""
+
+    train: Verb
+    evaluate: Verb
+    predict: Verb
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a route came to.
+
+    Attributes:
+        plan: the route.
+        threshold: what its masks were made with, or None.
+        seconds: per training picture, maps and masks, when they were made; None where masks were given.
+        sweep: result of `pl sweep` on the training split, or None.
+        masks: results of `pl evaluate` by split, train and report; None where there is nothing to score.
+        network: result of `seg evaluate` on the reporting split.
+        training: result of `seg train`.
+        folders: of the masks by split.
+        predictions: masks of the trained network by record id, for the pictures of the report.
+    """
+
+    plan: RoutePlan
+    threshold: float | None
+    seconds: float | None
+    sweep: dict[str, Any] | None
+    masks: Mapping[str, dict[str, Any] | None]
+    network: dict[str, Any]
+    training: dict[str, Any]
+    folders: Mapping[str, Path]
+    predictions: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of a comparison, to be written up.
+
+    Attributes:
+        train, report: the data of either split.
+        shown: ids of the reporting pictures that the report shows.
+        classifier: result of `pl train`, or None where the classifier was there.
+        references: `{maps, threshold, rule, sha256}` by split, or empty.
+        outcomes: by route, in the order of the table.
+    """
+
+    train: Dataset
+    report: Dataset
+    shown: tuple[str, ...]
+    classifier: dict[str, Any] | None
+    references: Mapping[str, dict[str, Any]]
+    outcomes: tuple[Outcome, ...]
+
+
+def run(plan: Plan, folder: Path, verbs: SegVerbs, options: Options) -> Results:
+    """Run every stage that is not finished.
+
+    Args:
+        plan: what must run.
+        folder: DIR, which is there and locked.
+        verbs: of `seg`.
+        options: how.
+
+    Raises:
+        Fault: of the stage that failed, its name in front.
+    """
+    with _stage("data", options):
+        data = {"train": _dataset(plan.train_data), "report": _dataset(plan.report_data)}
+        if data["train"].space != data["report"].space:
+            raise DataFault("report_on: its classes are not those of the training pictures")
+    trained, checkpoint = None, plan.checkpoint
+    if plan.classifier is not None:
+        checkpoint = str(folder / "classifier")
+        with _stage("classifier", options):
+            trained = train_classifier(
+                plan.classifier, checkpoint, **options.of("device", "workers", "overwrite", "quiet")
+            )
+    made = [_with_classifier(route, checkpoint) for route in plan.routes]
+    seconds = {route.folder: _generate(route, folder, options) for route in made if route.generate}
+    references = _references(made, folder, data, options)
+    scored = [_score(route, plan, folder, data, references, options) for route in made]
+    shown = _shown(data["report"], plan.recipe.pictures)
+    outcomes = []
+    for route, (threshold, swept, masks, folders) in zip(made, scored, strict=True):
+        training, network, predictions = _network(route, plan, folder, folders, data, shown, verbs, options)
+        outcomes.append(
+            Outcome(route, threshold, seconds.get(route.folder), swept, masks, network, training, folders,
+                    predictions)
+        )  # fmt: skip
+    told = {split: found for split, (_, found) in references.items()}
+    return Results(data["train"], data["report"], shown, trained, told, tuple(outcomes))
+
+
+@contextlib.contextmanager
+def _stage(name: str, options: Options) -> Iterator[None]:
+    """Say what runs, and name it where it fails."""
+    if not options.quiet:
+        console.say(f"stage {name}")
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Fault as fault:
+        raise type(fault)(f"stage {name}: {fault}") from fault
+
+
+def _dataset(step: ReaderStep) -> Dataset:
+    brick, params = step.load()
+    found: Dataset = brick.run(params)
+    if not found.records:
+        raise DataFault(f"{step.reader} gives no picture; look at its root and split")
+    return found
+
+
+def _with_classifier(route: RoutePlan, checkpoint: str | None) -> RoutePlan:
+    """The route with the classifier that this comparison has, in place of its recipe's own."""
+    if checkpoint is None:
+        return route
+
+    def changed(recipe: GenerateRecipe) -> GenerateRecipe:
+        data = plain(recipe)
+        data["classifier"]["checkpoint"] = checkpoint
+        return load(data, GenerateRecipe)
+
+    return replace(route, generate={split: changed(recipe) for split, recipe in route.generate.items()})
+
+
+def _place(folder: Path, route: RoutePlan, name: str) -> Path:
+    return folder / "routes" / route.folder / name
+
+
+def _generate(route: RoutePlan, folder: Path, options: Options) -> float | None:
+    """Maps and masks of both splits; seconds per training picture when they were made."""
+    found: float | None = None
+    for split, recipe in route.generate.items():
+        out = _place(folder, route, split)
+        with _stage(f"{route.name}: maps on {split}", options):
+            summary = generate(
+                recipe, out, on_bad="stop", **options.of("device", "workers", "overwrite", "quiet")
+            )
+
+            def timing(summary: dict[str, Any] = summary) -> dict[str, Any]:
+                done = summary["done"]
+                return {"seconds_per_image": summary["seconds"] / done if done else None}
+
+            # asked again, a finished run takes no time: the first answer stays while its masks do
+            told = kept(_place(folder, route, f"{split}-time.json"), mark(out), timing)
+        if split == "train":
+            found = told["seconds_per_image"]
+    return found
+
+
+def _references(
+    routes: Sequence[RoutePlan], folder: Path, data: Mapping[str, Dataset], options: Options
+) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """The single-scale CAM of the first route's classifier on either split: (file, what it is)."""
+    first = next((route for route in routes if route.generate), None)
+    if first is None:
+        return {}
+    found: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for split, recipe in first.generate.items():
+        file = folder / "reference" / f"{split}.safetensors"
+        key = {**mark(_place(folder, first, split)), "split": split}
+        with _stage(f"reference on {split}", options):
+
+            def make(recipe: GenerateRecipe = recipe, file: Path = file) -> dict[str, Any]:
+                reference(recipe, file, **options.of("device", "quiet"))
+                return {"sha256": storage.sha256_file(file)}
+
+            told = kept(file.with_suffix(".json"), key, make, files={file: "sha256"})
+        found[split] = (file, told)
+    return found
+
+
+def _score(
+    route: RoutePlan,
+    plan: Plan,
+    folder: Path,
+    data: Mapping[str, Dataset],
+    references: Mapping[str, tuple[Path, dict[str, Any]]],
+    options: Options,
+) -> tuple[float | None, dict[str, Any] | None, dict[str, dict[str, Any] | None], dict[str, Path]]:
+    """Threshold, sweep, figures of the masks by split, and the folders of the masks by split."""
+    if route.truth:
+        return None, None, dict.fromkeys(SPLITS), {}
+    means = plan.recipe.average_over
+    if not route.generate:
+        folders = {"train": Path(str(route.masks)).expanduser()}
+        figures = _evaluate(route, plan, folder, folders["train"], "train", data, references, options)
+        return None, None, {"train": figures, "report": None}, folders
+    maps = _place(folder, route, "train")
+    swept: dict[str, Any] | None = None
+    chosen = None
+    if route.swept is not None:
+        chosen = route.generate["train"].resolver.parameters()[route.swept]
+        with _stage(f"{route.name}: thresholds on train", options):
+            key = {**mark(maps), **truth_of(data["train"]), "reference": references["train"][1]}
+
+            def make() -> dict[str, Any]:
+                return sweep(
+                    maps,
+                    reference=references["train"][0],
+                    average_over=means,
+                    **options.of("workers", "quiet"),
+                )
+
+            key |= {"average_over": list(means or ())}
+            swept = kept(_place(folder, route, "thresholds.json"), key, make)
+        if plan.recipe.threshold == "train":
+            chosen = swept["best"]["threshold"]
+    found: dict[str, dict[str, Any] | None] = {}
+    folders = {}
+    for split in SPLITS:
+        folders[split] = _masks(route, folder, split, chosen, options)
+        found[split] = _evaluate(route, plan, folder, folders[split], split, data, references, options)
+    return chosen, swept, found, folders
+
+
+def _masks(route: RoutePlan, folder: Path, split: str, chosen: float | None, options: Options) -> Path:
+    """The run with the masks of a split at the threshold; those of the maps' own run where it is the same."""
+    maps = _place(folder, route, split)
+    if route.swept is None or route.generate["train"].resolver.parameters()[route.swept] == chosen:
+        return maps
+    out = _place(folder, route, f"{split}-masks")
+    with _stage(f"{route.name}: masks on {split} at {chosen:g}", options):
+        refine(
+            maps,
+            out,
+            overrides=[f"resolver.{route.swept}={chosen!r}"],
+            **options.of("workers", "overwrite", "quiet"),
+        )
+    return out
+
+
+def _evaluate(
+    route: RoutePlan,
+    plan: Plan,
+    folder: Path,
+    masks: Path,
+    split: str,
+    data: Mapping[str, Dataset],
+    references: Mapping[str, tuple[Path, dict[str, Any]]],
+    options: Options,
+) -> dict[str, Any]:
+    """Figures of the masks of a split."""
+    means = plan.recipe.average_over
+    file, told = references.get(split, (None, {}))
+    generated = bool(route.generate)
+    named = {f"{r.id}.png": r.id for r in data[split].records}
+    made = mark(masks) if generated else contents(masks, named)
+    key = {**made, **truth_of(data[split]), "reference": told, "average_over": list(means or ())}
+    out = _place(folder, route, f"{split}-evaluation.json")
+    with _stage(f"{route.name}: score of the masks on {split}", options):
+
+        def make() -> dict[str, Any]:
+            where: dict[str, Any] = {"run": masks} if generated else {"masks": masks, "data": plan.train_data}
+            return evaluate_masks(
+                **where, reference=file, average_over=means, out=out, **options.of("workers", "quiet")
+            )
+
+        return kept(out.with_name(f"{split}-score.json"), key, make)
+
+
+def _network(
+    route: RoutePlan,
+    plan: Plan,
+    folder: Path,
+    folders: Mapping[str, Path],
+    data: Mapping[str, Dataset],
+    shown: Sequence[str],
+    verbs: SegVerbs,
+    options: Options,
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path]]:
+    """Train the network on a route's masks; its figures and predictions on the reporting split."""
+    out = _place(folder, route, "network")
+    with _stage(f"{route.name}: network", options):
+        recipe = plain(plan.segmentation)
+        recipe["masks"] = None if route.truth else str(folders["train"])
+        training = verbs.train(
+            load(recipe, SegRecipe), out, **options.of("device", "workers", "overwrite", "quiet")
+        )
+    weights = contents(out / "checkpoints", [path.name for path in sorted((out / "checkpoints").iterdir())])
+    means = plan.recipe.average_over
+    key = {**weights, **truth_of(data["report"]), "average_over": list(means or ())}
+    with _stage(f"{route.name}: score of the network", options):
+
+        def make() -> dict[str, Any]:
+            return verbs.evaluate(out, average_over=means, **options.of("device", "workers", "quiet"))
+
+        network = kept(_place(folder, route, "network-score.json"), key, make)
+    pictures = {r.id: r.image for r in data["report"].records if r.id in set(shown)}
+    place = _place(folder, route, "predictions")
+    if pictures:
+        with _stage(f"{route.name}: predictions for the report", options):
+            # what they are made from has its own guard, so predictions of another network just give way
+            verbs.predict(
+                out, list(pictures.values()), place, on_bad="stop", overwrite=True,
+                **options.of("device", "workers", "quiet"),
+            )  # fmt: skip
+    predictions = {name: place / "masks" / f"{image.stem}.png" for name, image in pictures.items()}
+    return training, network, predictions
+
+
+def _shown(data: Dataset, count: int) -> tuple[str, ...]:
+    """Ids of the pictures to show: spread evenly over the list, so that nobody has picked them."""
+    # predictions are named after the picture's file, which in a nested data set may stand twice
+    stems = {record.image.stem.casefold(): record.id for record in data.records if record.mask is not None}
+    ids = [record.id for record in data.records if stems.get(record.image.stem.casefold()) == record.id]
+    count = min(count, len(ids))
+    return tuple(ids[(2 * index + 1) * len(ids) // (2 * count)] for index in range(count))

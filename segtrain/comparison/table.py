@@ -1,0 +1,227 @@
+"""A comparison as figures and sentences: what comparison.json and comparison.md hold."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pseudolabel import __version__, console
+from pseudolabel.figures.text import percent
+from pseudolabel.recipe import ReaderStep, plain
+from segtrain.comparison.plan import Plan
+from segtrain.comparison.stages import Outcome, Results
+
+FIGURES = (
+    "images", "miou", "miou_interval", "classes_averaged", "dr_recall", "ndr_recall", "fg_precision",
+    "fg_recall", "fg_hit", "coverage", "parts", "iou",
+)  # fmt: skip
+PICKED = {
+    "train": "best mIoU on the training split, whose masks it sees: not weak supervision",
+    "recipe": "the recipe's own",
+}
+
+
+def document(plan: Plan, results: Results) -> dict[str, Any]:
+    """A comparison as JSON; undefined figures are None, nothing in it tells where it was made."""
+    truth = next((one for one in results.outcomes if one.plan.truth), None)
+    best = truth.network["miou"] if truth is not None else None
+    rows = [_row(plan, outcome, best) for outcome in results.outcomes]
+    found = {
+        "routes": rows,
+        "classes": list(results.train.space.names),
+        "average_over": list(plan.recipe.average_over) if plan.recipe.average_over else None,
+        "splits": {
+            "train": {"name": split_name(plan.train_data, "train"), "images": len(results.train.records)},
+            "report": {"name": split_name(plan.report_data, "report"), "images": len(results.report.records)},
+        },
+        "data": _unplaced(plain(plan.report_data)),
+        "classifier": _classifier(results),
+        "references": {
+            split: {**_unplaced(told), "threshold": 0.25, "rule": "own", **_of_reference(rows, split)}
+            for split, told in results.references.items()
+        },
+        "recipes": {
+            "segmentation": _unplaced(plain(plan.segmentation)),
+            **{
+                outcome.plan.name: _unplaced(plain(outcome.plan.generate["train"]))
+                for outcome in results.outcomes
+                if outcome.plan.generate
+            },
+        },
+        "versions": _versions(),
+    }
+    return {"verdict": verdict(found), **found}
+
+
+def verdict(found: Mapping[str, Any]) -> list[str]:
+    """What the figures say, in sentences."""
+    split = found["splits"]["report"]["name"]
+    made = [row for row in found["routes"] if row["kind"] != "truth" and row["network"]["miou"] is not None]
+    if not made:
+        return ["Only the ground truth was trained on; add a route to compare it with."]
+    made.sort(key=lambda row: -row["network"]["miou"])
+    best, others = made[0], made[1:]
+    said = f"The network trained on {best['name']} reaches {_miou(best)} mIoU on {split}"
+    if others:
+        said += ", against " + " and ".join(f"{_miou(row)} on {row['name']}" for row in others)
+    if best["share"] is not None:
+        truth = next(row for row in found["routes"] if row["kind"] == "truth")
+        said += f"; that is {percent(best['share'])} % of the {_miou(truth)} that the ground truth gives"
+    sentences = [said + "."]
+    scored = [row for row in made if row["report"] is not None]
+    for key, what in (("ndr_recall", "non-discriminative"), ("dr_recall", "discriminative")):
+        ranked = [row for row in scored if row["report"][key] is not None]
+        ranked.sort(key=lambda row: -row["report"][key])
+        if len(ranked) > 1:
+            sentences.append(
+                f"Of the {what} regions the masks of {ranked[0]['name']} recover the most, "
+                f"{percent(ranked[0]['report'][key])} % ("
+                + ", ".join(f"{row['name']} {percent(row['report'][key])} %" for row in ranked[1:])
+                + ")."
+            )
+    if found["routes"] and any(row["threshold_picked"] == PICKED["train"] for row in found["routes"]):
+        name = found["splits"]["train"]["name"]
+        sentences.append(
+            f"Thresholds were picked on {name} by looking at its masks, which weak supervision does not have."
+        )
+    return sentences
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The comparison as a page of markdown."""
+    split, trained = (found["splits"][one] for one in ("report", "train"))
+    classes = found["average_over"]
+    over = ", ".join(classes) if classes else f"all {len(found['classes'])} classes"
+    head = columns(found)
+    lines = [
+        "# Comparison",
+        "",
+        *(_plain_text(sentence) for sentence in found["verdict"]),
+        "",
+        "| " + " | ".join(title for title, _ in head) + " |",
+        "| --- |" + " ---: |" * (len(head) - 1),
+        *("| " + " | ".join(_plain_text(cell(row)) for _, cell in head) + " |" for row in found["routes"]),
+        "",
+        f"In %. Masks are scored on {_plain_text(split['name'])} ({split['images']} pictures); networks are "
+        f"trained on {_plain_text(trained['name'])} ({trained['images']}) and scored on "
+        f"{_plain_text(split['name'])}. Means over {_plain_text(over)}. DR and NDR: where the single-scale "
+        "CAM of the classifier exceeds 0.25 of its maximum, and the rest of each object.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def columns(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Titles of the table with what makes a row's cell; columns that nobody fills are left out."""
+
+    def figure(key: str) -> Any:
+        return lambda row: percent((row["report"] or {}).get(key))
+
+    def part(key: str) -> Any:
+        return lambda row: percent(((row["report"] or {}).get("parts") or {}).get(key))
+
+    head: list[tuple[str, Any]] = [
+        ("training masks", lambda row: row["name"]),
+        ("threshold", lambda row: "-" if row["threshold"] is None else f"{row['threshold']:g}"),
+        ("mask mIoU", figure("miou")),
+        ("DR-recall", figure("dr_recall")),
+        ("NDR-recall", figure("ndr_recall")),
+        ("FG-precision", figure("fg_precision")),
+        ("part recall", part("part_recall")),
+        ("body recall", part("body_recall")),
+        ("s a picture", lambda row: "-" if row["seconds_per_image"] is None else _seconds(row)),
+        ("network mIoU", lambda row: percent(row["network"]["miou"])),
+        ("of ground truth", lambda row: percent(row["share"])),
+    ]
+    return [
+        (title, cell)
+        for title, cell in head
+        if title in ("training masks", "network mIoU") or any(cell(row) != "-" for row in found["routes"])
+    ]
+
+
+def split_name(step: ReaderStep, otherwise: str) -> str:
+    """The split that a reader reads, or another word where it has none."""
+    return str(step.parameters().get("split") or otherwise)
+
+
+def _row(plan: Plan, outcome: Outcome, truth: float | None) -> dict[str, Any]:
+    route, network = outcome.plan, outcome.network
+    kind = "truth" if route.truth else "recipe" if route.generate else "masks"
+    miou = network["miou"]
+    return {
+        "name": route.name,
+        "kind": kind,
+        "recipe": route.recipe,
+        "threshold": outcome.threshold,
+        "threshold_key": None if route.swept is None else f"resolver.{route.swept}",
+        "threshold_picked": PICKED[plan.recipe.threshold] if outcome.threshold is not None else None,
+        "held_out": outcome.sweep["held_out"] if outcome.sweep else None,
+        "seconds_per_image": outcome.seconds,
+        "train": _figures(outcome.masks["train"]),
+        "report": _figures(outcome.masks["report"]),
+        "sweep": [
+            {key: row[key] for key in ("threshold", "miou", "dr_recall", "ndr_recall", "fg_precision")}
+            for row in (outcome.sweep or {"rows": []})["rows"]
+        ],
+        "network": {
+            **{key: network.get(key) for key in ("images", "miou", "classes_averaged", "iou")},
+            "epochs": outcome.training["epochs"],
+            "checkpoint": network.get("checkpoint"),
+        },
+        "share": miou / truth if truth and miou is not None else None,
+    }
+
+
+def _figures(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    kept = {key: found.get(key) for key in FIGURES}
+    return {**kept, "reference": _unplaced(found["reference"]) if found.get("reference") else None}
+
+
+def _of_reference(rows: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
+    """What an evaluation recorded of the reference of a split."""
+    for row in rows:
+        if row[split] and row[split]["reference"]:
+            return dict(row[split]["reference"])
+    return {}
+
+
+def _classifier(results: Results) -> dict[str, Any] | None:
+    if results.classifier is None:
+        return None
+    return {key: results.classifier.get(key) for key in ("images", "map", "ap", "epochs")}
+
+
+def _unplaced(value: Any) -> Any:
+    """The same data without folders: of a path only its last name stays."""
+    if isinstance(value, Mapping):
+        return {key: _unplaced(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_unplaced(inner) for inner in value]
+    if isinstance(value, str) and re.match(r"~|/|\\\\|[A-Za-z]:[\\/]|\.\.[\\/]", value):
+        return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+    return value
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    return {"pseudolabel": __version__, "python": platform.python_version(), "torch": torch.__version__}
+
+
+def _miou(row: Mapping[str, Any]) -> str:
+    return f"{percent(row['network']['miou'])} %"
+
+
+def _seconds(row: Mapping[str, Any]) -> str:
+    return f"{row['seconds_per_image']:.2g}"
+
+
+def _plain_text(text: str) -> str:
+    """Foreign text in a cell of markdown: no cell ends, no markup, no line breaks."""
+    one_line = console.escape(" ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>|#!$~])", r"\\\1", one_line)
