@@ -1,0 +1,230 @@
+"""Checkpoints of a training: whole files by our writer, compared before a tensor is copied.
+
+    RUN/checkpoints/last.safetensors      network, optimiser and position: continues to the same bits
+    RUN/checkpoints/previous.safetensors  the one before, should `last` be damaged
+    RUN/checkpoints/best.safetensors      network alone, highest validation mIoU so far
+
+Each holds class names in order, architecture with its normalisation, format version and recipe.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pseudolabel import console, storage
+from pseudolabel.errors import DataFault
+from pseudolabel.records import LabelSpace
+from pseudolabel.training.checkpoint import load_state, pack_optimizer, save_state, unpack_optimizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from segtrain.loop import Learner, Position
+    from segtrain.networks import Architecture, SegmentationNetwork
+
+FORMAT = 1
+KIND = "segmentation"
+NETWORK, OPTIMIZER = "network.", "optimizer."
+FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What every checkpoint says of itself.
+
+    Attributes:
+        space: class names in order.
+        architecture: decides the tensors.
+        recipe: the recipe it was trained by, as plain data.
+        epoch: finished epochs.
+    """
+
+    space: LabelSpace
+    architecture: Architecture
+    recipe: Mapping[str, Any]
+    epoch: int
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "kind": KIND,
+            "classes": list(self.space.names),
+            "architecture": asdict(self.architecture),
+            "recipe": dict(self.recipe),
+            "recipe_digest": storage.digest(self.recipe),
+            "epoch": self.epoch,
+        }
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network in evaluation mode, and what its checkpoint says."""
+
+    network: SegmentationNetwork
+    header: Header
+    sha256: str
+
+
+def save_best(folder: Path, network: SegmentationNetwork, header: Header) -> None:
+    """Write `best`: the network without the optimiser."""
+    save_state(folder / FOLDER / "best.safetensors", _named(network), header.plain())
+
+
+def save_last(folder: Path, learner: Learner, position: Position, header: Header) -> None:
+    """Move `last` to `previous` and write a new `last` that the training can go on from."""
+    slots, optimizer = pack_optimizer(learner.optimizer)
+    tensors = {**_named(learner.network), **{OPTIMIZER + name: value for name, value in slots.items()}}
+    scaler = learner.scaler.state_dict() if learner.scaler is not None else {}
+    state = {"position": position.plain(), "optimizer": optimizer, "scaler": scaler}
+    last = folder / FOLDER / "last.safetensors"
+    fresh = folder / FOLDER / "next.safetensors"
+    save_state(fresh, tensors, {**header.plain(), **state})
+    if last.exists():
+        os.replace(last, folder / FOLDER / "previous.safetensors")
+    os.replace(fresh, last)  # a kill between the two leaves `previous`, which holds all that `last` did
+
+
+def restore(folder: Path, learner: Learner, header: Header) -> Position | None:
+    """Put a training back to where its last readable checkpoint left it.
+
+    Returns:
+        The position, or None where there is nothing to continue from.
+
+    Raises:
+        DataFault: the checkpoint is of another network.
+    """
+    from segtrain.loop import Position
+
+    for name in ("last", "previous"):
+        path = folder / FOLDER / f"{name}.safetensors"
+        if not path.exists():
+            continue
+        try:
+            tensors, meta = load_state(path)
+        except DataFault as fault:
+            console.say(f"{fault}; going on from the checkpoint before it")
+            continue
+        found = _header(path, meta)
+        compare(path, found, header.space, header.architecture)
+        _copy(path, learner.network, tensors)
+        slots = {name[len(OPTIMIZER) :]: t for name, t in tensors.items() if name.startswith(OPTIMIZER)}
+        unpack_optimizer(learner.optimizer, slots, meta["optimizer"])
+        if learner.scaler is not None and meta["scaler"]:
+            learner.scaler.load_state_dict(meta["scaler"])
+        return Position(**meta["position"])
+    return None
+
+
+def locate(run: Path, which: str = "last") -> Path:
+    """The checkpoint file of a run folder, or the file itself.
+
+    Raises:
+        DataFault: there is none.
+    """
+    if run.is_file():
+        return run
+    path = run / FOLDER / f"{which}.safetensors"
+    if not path.exists() and which == "last":
+        before = run / FOLDER / "previous.safetensors"
+        path = before if before.exists() else path
+    if not path.exists():
+        raise DataFault(f"{path}: no such checkpoint; give the folder of a `seg train` run that has one")
+    return path
+
+
+def load_network(run: Path, which: str = "last", space: LabelSpace | None = None) -> Loaded:
+    """A trained network, ready to predict.
+
+    Args:
+        run: a run folder or a checkpoint file.
+        which: last, best or previous, in a run folder.
+        space: the classes that it must have, if any.
+
+    Raises:
+        DataFault: missing, damaged, newer than this program, or of other classes.
+    """
+    from segtrain.networks import SegmentationNetwork
+
+    path = locate(run, which)
+    tensors, meta = load_state(path)
+    header = _header(path, meta)
+    compare(path, header, space or header.space, header.architecture)
+    network = SegmentationNetwork(header.architecture, len(header.space.names))
+    _copy(path, network, tensors)
+    return Loaded(network.eval(), header, storage.sha256_file(path))
+
+
+def compare(path: Path, found: Header, space: LabelSpace, architecture: Architecture) -> None:
+    """Refuse a checkpoint of other classes or another network, before anything is loaded.
+
+    Raises:
+        DataFault: both lists and the first difference.
+    """
+    if found.space != space:
+        raise DataFault(
+            f"{path}: classes are {_listed(found.space.names)}, wanted {_listed(space.names)}; "
+            f"{_first_difference(found.space.names, space.names)}; train a network for these classes"
+        )
+    if found.architecture != architecture:
+        before, after = asdict(found.architecture), asdict(architecture)
+        changes = [
+            f"{key} {before[key]!r}, wanted {after[key]!r}" for key in before if before[key] != after[key]
+        ]
+        raise DataFault(f"{path}: another network: {'; '.join(changes)}; use the recipe it was trained by")
+
+
+def _header(path: Path, meta: Mapping[str, Any]) -> Header:
+    from segtrain.networks import Architecture
+
+    if meta.get("kind") != KIND:
+        raise DataFault(
+            f"{path}: holds a {meta.get('kind', 'foreign file')!r}, not a segmentation network; "
+            "give a run of `seg train`"
+        )
+    if meta.get("format") != FORMAT:
+        raise DataFault(f"{path}: format {meta.get('format')}, this program reads {FORMAT}; update it")
+    try:
+        plain = dict(meta["architecture"])
+        plain["mean"], plain["std"] = tuple(plain["mean"]), tuple(plain["std"])
+        space = LabelSpace(tuple(meta["classes"]))
+        return Header(space, Architecture(**plain), meta["recipe"], int(meta["epoch"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataFault(f"{path}: not a readable checkpoint ({error}); use another one") from error
+
+
+def _named(network: SegmentationNetwork) -> dict[str, Tensor]:
+    return {NETWORK + name: value for name, value in network.state_dict().items()}
+
+
+def _copy(path: Path, network: SegmentationNetwork, tensors: Mapping[str, Tensor]) -> None:
+    """Copy the network's tensors after all names and shapes were compared."""
+    own = network.state_dict()
+    found = {name[len(NETWORK) :]: value for name, value in tensors.items() if name.startswith(NETWORK)}
+    missing, strange = sorted(own.keys() - found.keys()), sorted(found.keys() - own.keys())
+    if missing or strange:
+        first = f"lacks {missing[0]!r}" if missing else f"has {strange[0]!r} too many"
+        raise DataFault(
+            f"{path}: {len(found)} tensors, wanted {len(own)}; {first}; use the checkpoint as it was written"
+        )
+    for name, value in found.items():
+        if value.shape != own[name].shape or value.dtype != own[name].dtype:
+            raise DataFault(
+                f"{path}: {name!r} is {tuple(value.shape)} {value.dtype}, wanted {tuple(own[name].shape)} "
+                f"{own[name].dtype}; use the checkpoint as it was written"
+            )
+    network.load_state_dict(found, strict=True)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:30])}{', ...' if len(names) > 30 else ''})"
+
+
+def _first_difference(found: Sequence[str], wanted: Sequence[str]) -> str:
+    for index, (one, other) in enumerate(zip(found, wanted, strict=False)):
+        if one != other:
+            return f"first difference: id {index} is {one!r}, wanted {other!r}"
+    return f"first difference: id {min(len(found), len(wanted))} stands in one list only"

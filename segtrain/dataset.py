@@ -1,0 +1,160 @@
+"""Training pictures with their masks, augmented together; pictures for evaluation as they are.
+
+Every draw is a function of (seed, epoch, index) only: neither worker nor history changes it. Pixels stay
+with Pillow and NumPy until a batch is whole: torch's own threads would take the cores from the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+import pseudolabel._torchvision  # noqa: F401
+from pseudolabel import draws, images, masks
+from pseudolabel.errors import DataFault, Fault
+from pseudolabel.records import IGNORE, LabelSpace
+from segtrain.pairs import Pair
+from segtrain.reading import in_order
+
+from torchvision.transforms import InterpolationMode  # isort: skip
+from torchvision.transforms.v2 import functional as transforms  # isort: skip
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Scale, pad, crop and flip of a picture and its mask together.
+
+    Attributes:
+        scale: factors between which one is drawn uniformly.
+        crop: side of the square, pixels.
+        flip: left-right with probability one half.
+        fill: colour 0..255 of the padding.
+    """
+
+    scale: tuple[float, float]
+    crop: int
+    flip: bool
+    fill: tuple[int, int, int]
+
+    def __call__(self, image: Pixels, mask: Pixels, key: Sequence[int | str]) -> tuple[Pixels, Pixels]:
+        """Augment one pair.
+
+        Args:
+            image: (H, W, 3).
+            mask: (H, W).
+            key: root of the draws.
+
+        Returns:
+            (crop, crop, 3) and (crop, crop); outside the picture `fill` and 255.
+        """
+        draw = torch.rand(4, generator=draws.generator(*key), dtype=torch.float64).tolist()
+        picture, ids = Image.fromarray(image), Image.fromarray(mask)
+        factor = self.scale[0] + (self.scale[1] - self.scale[0]) * draw[0]
+        size = [max(1, round(side * factor)) for side in mask.shape]
+        if size != list(mask.shape):
+            picture = transforms.resize(picture, size, InterpolationMode.BILINEAR)
+            # nearest_exact takes the pixel below the centre, as bilinear does; nearest is shifted
+            ids = transforms.resize(ids, size, InterpolationMode.NEAREST_EXACT)
+        top, left = (_offset(side, self.crop, u) for side, u in zip(size, draw[1:3], strict=True))
+        below, right = (start + self.crop - side for start, side in zip((top, left), size, strict=True))
+        border = [max(0, -left), max(0, -top), max(0, right), max(0, below)]
+        if any(border):
+            picture = transforms.pad(picture, border, fill=list(self.fill))
+            ids = transforms.pad(ids, border, fill=IGNORE)
+        window = (max(0, top), max(0, left), self.crop, self.crop)
+        picture, ids = transforms.crop(picture, *window), transforms.crop(ids, *window)
+        if self.flip and draw[3] < 0.5:
+            picture, ids = transforms.horizontal_flip(picture), transforms.horizontal_flip(ids)
+        return np.asarray(picture), np.asarray(ids)
+
+
+def _offset(side: int, crop: int, draw: float) -> int:
+    """Where the window starts: inside a larger picture, or before a smaller one, which then moves in it."""
+    least, most = min(0, side - crop), max(0, side - crop)
+    return least + min(int(draw * (most - least + 1)), most - least)
+
+
+@dataclass(frozen=True)
+class TrainingPairs:
+    """Augmented pairs by (epoch, index).
+
+    Attributes:
+        pairs: every one with a mask.
+        space: classes that a mask may hold.
+        augment: what is done to a pair.
+        seed: root of the draws.
+    """
+
+    pairs: Sequence[Pair]
+    space: LabelSpace
+    augment: Augment
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Pixels, Pixels]:
+        """(crop, crop, 3) and (crop, crop) of an index in an epoch."""
+        epoch, index = key
+        image, mask = read_pair(self.pairs[index], self.space)
+        return self.augment(image, mask, ("augment", self.seed, epoch, index))
+
+    def batches(
+        self, rows: Iterable[Sequence[tuple[int, int]]], workers: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(B, 3, crop, crop) and (B, crop, crop) uint8 of each row of keys, in order."""
+        rows = list(rows)
+        items = in_order(self.__getitem__, (key for row in rows for key in row), workers, ahead=16)
+        for row in rows:
+            pairs = [next(items) for _ in row]
+            pictures = np.stack([image for image, _ in pairs])
+            ids = np.stack([mask for _, mask in pairs])
+            yield torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.from_numpy(ids)
+
+
+def read_pair(pair: Pair, space: LabelSpace) -> tuple[Pixels, Pixels]:
+    """(H, W, 3) and (H, W) of a pair.
+
+    Raises:
+        DataFault: a file cannot be read, sizes differ, or the mask holds a value outside the classes.
+    """
+    if pair.mask is None:
+        raise DataFault(f"{pair.id}: has no mask; give one, or take the picture off the list")
+    image = images.read_image(pair.image)
+    mask = masks.read_mask(pair.mask)
+    masks.check_size(mask.shape, image.shape[:2], pair.mask)
+    masks.check_values(mask, space, pair.mask)
+    return image, mask
+
+
+def whole_pairs(
+    pairs: Sequence[Pair], space: LabelSpace, workers: int
+) -> Iterator[tuple[Pair, Pixels, Pixels]]:
+    """Each pair with its picture (H, W, 3) and mask (H, W), in order.
+
+    Raises:
+        DataFault: see `read_pair`.
+    """
+    read = in_order(lambda pair: read_pair(pair, space), pairs, workers)
+    for pair, (image, mask) in zip(pairs, read, strict=True):
+        yield pair, image, mask
+
+
+def whole_pictures(pairs: Sequence[Pair], workers: int) -> Iterator[tuple[Pair, Pixels | Fault]]:
+    """Each picture (H, W, 3), or why it cannot be read, in order."""
+
+    def read(pair: Pair) -> Pixels | Fault:
+        try:
+            return images.read_image(pair.image)
+        except Fault as fault:
+            return fault
+
+    yield from zip(pairs, in_order(read, pairs, workers), strict=True)

@@ -1,0 +1,231 @@
+"""Looking at every mask before a training: all faults at once, each with what was found and what to do.
+
+A mask is read the one way there is; what cannot be read gets its code from its first bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pseudolabel import images, masks, storage
+from pseudolabel.errors import Fault
+from pseudolabel.records import BACKGROUND, IGNORE, LabelSpace
+from segtrain.pairs import Pair, PairSet
+
+PNG = b"\x89PNG\r\n\x1a\n"
+GREY, RGB, INDEXED, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # colour types of PNG
+
+
+@dataclass(frozen=True)
+class MaskFault:
+    """One thing wrong with one file.
+
+    Attributes:
+        id: of the picture.
+        file: name of the mask or picture.
+        code: a short name.
+        what, remedy: for a person.
+    """
+
+    id: str
+    file: str
+    code: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}; {self.remedy}"
+
+    def plain(self) -> dict[str, str]:
+        return {"id": self.id, "file": self.file, "code": self.code, "what": self.what, "remedy": self.remedy}
+
+
+@dataclass
+class Inspection:
+    """What was found in a set of pairs.
+
+    Attributes:
+        looked_at: pairs.
+        faults: in list order.
+        ignored, background: ids of masks that are all 255, or background and 255 alone; legal.
+        unlisted: mask files of the folder that no listed picture has, though there is such a picture.
+        pixels: pixels of each class id 0..C, then of 255, over all good masks.
+        inputs: (id, sha256 of the picture, sha256 of the mask) of the good pairs.
+    """
+
+    looked_at: int = 0
+    faults: list[MaskFault] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    background: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    inputs: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def plain(self, space: LabelSpace) -> dict[str, Any]:
+        """As JSON."""
+        names = [*space.names, "ignore"]
+        return {
+            "images": self.looked_at,
+            "good": len(self.inputs),
+            "faults": [fault.plain() for fault in self.faults],
+            "all_ignored": self.ignored,
+            "background_only": self.background,
+            "masks_not_listed": len(self.unlisted),
+            "pixels": {name: int(count) for name, count in zip(names, self.pixels, strict=True)},
+        }
+
+
+def inspect(found: PairSet, advance: Callable[[], None] = lambda: None) -> Inspection:
+    """Look at every pair, and at masks that no picture has."""
+    names = len(found.space.names)
+    result = Inspection(looked_at=len(found.pairs), pixels=np.zeros(names + 1, dtype=np.int64))
+    for pair in found.pairs:
+        faults, mask = look_at(pair, found.space, found.digests.get(pair.id))
+        result.faults += faults
+        if not faults and mask is not None:
+            _note(result, pair, mask, names)
+        advance()
+    if found.folder is not None:
+        _look_for_strangers(found, result)
+    return result
+
+
+def look_at(
+    pair: Pair, space: LabelSpace, digest: str | None = None
+) -> tuple[list[MaskFault], NDArray[np.uint8] | None]:
+    """Faults of one pair, and its mask where it could be read.
+
+    Args:
+        pair: the picture and its mask.
+        space: classes that the mask may hold.
+        digest: what the manifest of a generated run says of the mask; None for foreign masks.
+    """
+    faults: list[MaskFault] = []
+    try:
+        size: tuple[int, int] | None = images.read_image(pair.image).shape[:2]
+    except (Fault, OSError) as error:
+        faults.append(
+            _told(pair.id, pair.image, "picture", error, "replace the picture, or take it off the list")
+        )
+        size = None
+    path = pair.mask
+    if path is None or not path.exists():
+        name = path.name if path is not None else pair.id
+        faults.append(
+            MaskFault(pair.id, name, "missing", "no mask", "make one, or take the picture off the list")
+        )
+        return faults, None
+    try:
+        mask = masks.read_mask(path)
+    except (Fault, OSError) as error:
+        return [*faults, _told(pair.id, path, _kind(path.read_bytes()), error, "write the mask again")], None
+    try:
+        masks.check_values(mask, space, path)
+    except Fault as error:
+        faults.append(_told(pair.id, path, "values", error, "write the mask again"))
+    try:
+        masks.check_size(mask.shape, size or mask.shape, path)
+    except Fault as error:
+        faults.append(_told(pair.id, path, "size", error, "write the mask again"))
+    if digest is None:
+        faults += _foreign(pair.id, path, mask, space)
+    elif storage.sha256_file(path) != digest:
+        what = "differs from its line in the manifest"
+        faults.append(MaskFault(pair.id, path.name, "changed", what, "generate it again"))
+    return faults, mask
+
+
+def _foreign(id: str, path: Path, mask: NDArray[np.uint8], space: LabelSpace) -> list[MaskFault]:
+    """What only masks of other hands may have: 0/255 for classes 0/1, a palette in another order."""
+    if masks.looks_binary(mask):
+        what = f"holds nothing but 0 and 255 ({int((mask == IGNORE).sum())} pixels of 255, which are ignored)"
+        return [MaskFault(id, path.name, "binary", what, "0/255: did you mean classes 0/1?")]
+    found = _strange_palette(path.read_bytes(), space)
+    if found is None:
+        return []
+    index, other = found
+    what = f"index {index} ({space.names[index]}) has the colour of class {other} ({space.names[other]})"
+    return [MaskFault(id, path.name, "palette", what, "bring its ids into the order of the class list")]
+
+
+def _kind(raw: bytes) -> str:
+    """The code of a file that is no mask, from its first bytes."""
+    if not raw:
+        return "empty"
+    if raw.startswith(b"\xff\xd8"):
+        return "jpeg"
+    if not raw.startswith(PNG) or len(raw) < 33:
+        return "unreadable"
+    depth, colour = raw[24], raw[25]
+    if colour in (GREY_ALPHA, RGB_ALPHA):
+        return "alpha"
+    if depth == 16:
+        return "sixteen_bit"
+    return {RGB: "rgb", GREY: "one_bit" if depth == 1 else "grey"}.get(colour, "unreadable")
+
+
+def _strange_palette(raw: bytes, space: LabelSpace) -> tuple[int, int] | None:
+    """An index that wears the VOC colour of another class: the ids are in another order."""
+    at = raw.find(b"PLTE", 8)
+    if raw[25] != INDEXED or at < 0:
+        return None
+    (length,) = struct.unpack(">I", raw[at - 4 : at])
+    palette = np.frombuffer(raw[at + 4 : at + 4 + length // 3 * 3], dtype=np.uint8).reshape(-1, 3).tolist()
+    classes = {
+        tuple(colour): index for index, colour in enumerate(masks.PALETTE[: len(space.names)].tolist())
+    }
+    for index, colour in list(enumerate(palette))[1 : len(space.names)]:
+        other = classes.get(tuple(colour), index)
+        if other not in (index, BACKGROUND):
+            return index, other
+    return None
+
+
+def _note(result: Inspection, pair: Pair, mask: NDArray[np.uint8], names: int) -> None:
+    assert pair.mask is not None
+    counts = np.bincount(mask.ravel(), minlength=256)
+    result.pixels[:names] += counts[:names]
+    result.pixels[names] += counts[IGNORE]
+    if counts[IGNORE] == mask.size:
+        result.ignored.append(pair.id)
+    elif counts[BACKGROUND] + counts[IGNORE] == mask.size:
+        result.background.append(pair.id)
+    result.inputs.append((pair.id, storage.sha256_file(pair.image), storage.sha256_file(pair.mask)))
+
+
+def _look_for_strangers(found: PairSet, result: Inspection) -> None:
+    """Masks that no listed picture has: counted, and a fault where there is no such picture at all."""
+    assert found.folder is not None
+    listed = {pair.id for pair in found.pairs}
+    there = {
+        image.stem for folder in {pair.image.parent for pair in found.pairs} for image in folder.iterdir()
+    }
+    for file in sorted(found.folder.glob("*.png")):
+        if file.stem in listed:
+            continue
+        if file.stem in there:
+            result.unlisted.append(file.stem)
+        else:
+            result.faults.append(
+                MaskFault(
+                    file.stem,
+                    file.name,
+                    "no_image",
+                    "no picture has this name",
+                    "add the picture, or move the mask",
+                )
+            )
+
+
+def _told(id: str, path: Path, code: str, error: Exception, remedy: str) -> MaskFault:
+    """A refusal of the decoder as a fault of the list."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    what, _, hint = text.removeprefix(f"{path}: ").partition("; ")
+    return MaskFault(id, path.name, code, what, hint or remedy)

@@ -1,0 +1,81 @@
+"""Which picture goes with which mask: the data's own masks, a folder of them, or a generated run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pseudolabel import storage
+from pseudolabel.errors import DataFault
+from pseudolabel.recipe import ReaderStep
+from pseudolabel.records import Dataset, LabelSpace
+from pseudolabel.schema import validation_step
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and its mask, or None where there is no mask."""
+
+    id: str
+    image: Path
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """Pairs of one list.
+
+    Attributes:
+        pairs: in list order.
+        space: classes that the masks may hold.
+        folder: where the masks lie, or None where every record names its own.
+        digests: sha256 of the mask by id, as the manifest of a generated run says; empty otherwise.
+    """
+
+    pairs: tuple[Pair, ...]
+    space: LabelSpace
+    folder: Path | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_data(data: ReaderStep, replaced: Mapping[str, Any] | None = None) -> Dataset:
+    """The records of a reader step, some of its keys replaced.
+
+    Raises:
+        DataFault: the list is empty, or what the reader refuses.
+    """
+    step = data if replaced is None else validation_step(data, dict(replaced))
+    brick, params = step.load()
+    dataset: Dataset = brick.run(params)
+    if not dataset.records:
+        raise DataFault(f"data: {step.reader} gives no picture; look at its root and split")
+    return dataset
+
+
+def pair_up(dataset: Dataset, masks: str | None = None) -> PairSet:
+    """Pairs of a data set.
+
+    Args:
+        dataset: pictures, and masks if `masks` is None.
+        masks: a run of `pl generate` or a folder of `<id>.png`.
+
+    Raises:
+        DataFault: there is no such folder, or the run is not finished.
+    """
+    if masks is None:
+        return PairSet(tuple(Pair(r.id, r.image, r.mask) for r in dataset.records), dataset.space)
+    root = Path(masks).expanduser()
+    if not root.is_dir():
+        raise DataFault(f"masks: {root} is no folder; give a run of `pl generate` or a folder of <id>.png")
+    folder, digests = root, {}
+    if (root / storage.FINGERPRINT).exists():
+        folder = root / "masks"
+        if not (root / storage.MANIFEST).exists():
+            raise DataFault(f"masks: {root} is not finished; run the same `pl generate` again")
+        digests = {
+            str(row["id"]): str(row["sha256"]) for row in storage.read_json_lines(root / storage.MANIFEST)
+        }
+    pairs = tuple(Pair(r.id, r.image, folder / f"{r.id}.png") for r in dataset.records)
+    return PairSet(pairs, dataset.space, folder, digests)

@@ -1,0 +1,64 @@
+"""Where a training runs: Lightning Fabric for the device, the precision and the launcher.
+
+`torchrun` and Slurm start one process a device; Fabric finds them by their environment. Without a launcher
+it is one process on one device.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import TYPE_CHECKING
+
+from pseudolabel.errors import EnvironmentFault
+from pseudolabel.training import device as devices
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "float16": "16-mixed"}
+
+
+def launch(device: str, precision: str) -> Fabric:
+    """A Fabric that has found its device and, under a launcher, the other ranks.
+
+    Args:
+        device: auto, cpu, cuda or cuda:n; under a launcher only its kind counts.
+        precision: float32, bf16 or float16.
+
+    Raises:
+        EnvironmentFault: the device is absent, or cannot do this precision.
+    """
+    import torch
+
+    place = devices.pick(device)
+    if precision == "float16" and place.type != "cuda":
+        raise EnvironmentFault("precision: float16 needs a GPU to be of use; take bf16 or float32")
+    if precision == "bf16" and place.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise EnvironmentFault(f"precision: {place} has no bf16; take float16 or float32")
+    for name in ("lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from lightning_fabric import Fabric
+
+    local, nodes = _launched()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Fabric's advice on devices that were left out on purpose
+        fabric = Fabric(
+            accelerator=place.type,
+            devices=local if local * nodes > 1 or place.type == "cpu" else [place.index or 0],
+            num_nodes=nodes,
+            strategy="ddp" if local * nodes > 1 else "auto",
+            precision=PRECISIONS[precision],  # type: ignore[arg-type]
+        )
+        fabric.launch()
+    return fabric
+
+
+def _launched() -> tuple[int, int]:
+    """Processes a node and nodes, as the launcher says."""
+    for local, world in (("LOCAL_WORLD_SIZE", "WORLD_SIZE"), ("SLURM_NTASKS_PER_NODE", "SLURM_NTASKS")):
+        if local in os.environ and world in os.environ:
+            each = int(os.environ[local])
+            return each, max(1, int(os.environ[world]) // each)
+    return 1, 1
