@@ -43,7 +43,7 @@ class _Task:
     image: Path
     maps: Path
     maps_sha256: str
-    fill: int
+    fill: int | None
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -170,7 +170,7 @@ def _tasks(
             continue
         facts = {key: value for key, value in line.items() if key not in OWN}
         known = line.get("files", {}).get(_maps_of(record.id), {})
-        fill = FILLS.get(chosen.no_label, 0)
+        fill = FILLS.get(chosen.no_label)
         maps, digest = source / _maps_of(record.id), known.get("sha256", "")
         tasks.append(_Task(record.id, tuple(line["labels"]), record.image, maps, digest, fill, facts))
     if not tasks:
@@ -336,15 +336,16 @@ def _read(task: _Task) -> Job:
         raise DataFault(f"{task.image}: has changed since the maps were made")
     pixels, scores = images.read_image(task.image), read_maps(task.maps)
     if tuple(scores.values.shape[1:]) != pixels.shape[:2]:
-        raise DataFault(
-            f"{task.maps}: maps are {size(scores.values.shape[1:])}, {size(pixels.shape[:2])} wanted"
-        )
+        wrong, wanted = size(scores.values.shape[1:]), size(pixels.shape[:2])
+        raise DataFault(f"{task.maps}: maps are {wrong}, the picture {wanted}")
     if scores.ids != task.labels:
         raise DataFault(f"{task.maps}: maps of classes {scores.ids}, {task.labels} wanted")
+    if not task.labels and task.fill is None:
+        raise DataFault(f"{task.id}: has no label; set no_label: background or ignore")
     return _job(task, pixels, scores.values.numpy())
 
 
 def _job(task: _Task, pixels: Any = None, maps: Any = None) -> Job:
     from pseudolabel.verbs._items import Job
 
-    return Job(task.id, task.labels, pixels, maps, task.fill, task.facts)
+    return Job(task.id, task.labels, pixels, maps, task.fill or 0, task.facts)

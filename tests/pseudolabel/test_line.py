@@ -1,0 +1,185 @@
+"""The line from maps to a mask: order of refiners, sweeps, and what is refused when a recipe is read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pseudolabel import line, recipe, registry
+from pseudolabel.contracts.inputs import scene
+from pseudolabel.errors import UsageFault
+from pseudolabel.recipe import FinisherStep, RefinerStep, ResolverStep
+from pseudolabel.records import Belief, Scores
+from pseudolabel.registry import RAW, SAME, UNIT, Brick, Parameters, parameter
+from pseudolabel.schema import GenerateRecipe
+
+NORMALISE = RefinerStep(name="normalise", method="minmax")
+COMPETITION = RefinerStep(name="competition")
+
+
+class Strict(Parameters):
+    """Parameters of the bricks planted here."""
+
+    level: float = parameter(0.5, ge=0, le=1, help="above it a belief is kept")
+
+
+class Planted:
+    """A step whose brick stands in no room."""
+
+    def __init__(self, name, run, takes=UNIT, gives=UNIT, **traits):
+        self.brick_name = name
+        self.brick = Brick("resolvers", name, run, Strict, takes, gives, "any", traits)
+
+    def load(self):
+        return self.brick, Strict()
+
+
+def sure(belief: Belief, image: torch.Tensor, params: Strict) -> Belief:
+    """A finisher that keeps what some row is sure of."""
+    return Belief(belief.ids, belief.values, belief.keep & (belief.values.amax(0) > params.level))
+
+
+def above(scores: Scores, image: torch.Tensor, params: Strict) -> Belief:
+    """A resolver that can be swept only one value at a time."""
+    return Belief.join(torch.full(scores.values.shape[1:], params.level), scores)
+
+
+def test_refiners_run_in_the_order_of_the_list() -> None:
+    values = torch.tensor([[[4.0, 2.0, 0.0]], [[1.0, 1.0, 0.0]]])
+    image = np.zeros((1, 3, 3), np.uint8)
+    scores = Scores((1, 2), values)
+    first = line.refine(scores, image, [COMPETITION, NORMALISE]).values[:, 0]
+    second = line.refine(scores, image, [NORMALISE, COMPETITION]).values[:, 0]
+    np.testing.assert_allclose(first, [[1, 3 / 7, 0], [0, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(second, [[0.5, 0, 0], [0.5, 0.75, 0]], rtol=1e-6)
+    assert torch.equal(scores.values, values)
+    assert line.refine(scores, image, []) is scores
+
+
+def test_the_paper_line_by_hand() -> None:
+    """compete(raw), normalise, constant: two classes of four pixels."""
+    values = torch.tensor([[[8.0, 5.0, 2.0, 0.0]], [[4.0, 6.0, 0.0, 0.0]]])
+    # competition: (6, 2, 2, 0), (0, 3.5, 0, 0); min-max: (1, 1/3, 1/3, 0), (0, 1, 0, 0)
+    refined = line.refine(Scores((3, 7), values), np.zeros((1, 4, 3), np.uint8), [COMPETITION, NORMALISE])
+    for threshold, expected in ((0.2, [3, 7, 3, 0]), (0.4, [3, 7, 0, 0]), (1.0, [0, 0, 0, 0])):
+        step = ResolverStep(name="constant", threshold=threshold)
+        mask = line.resolve(refined, np.zeros((1, 4, 3), np.uint8), step)
+        assert mask.dtype == np.uint8
+        assert mask.tolist() == [expected]
+
+
+def test_an_image_without_a_class_is_background() -> None:
+    nothing = Scores((), torch.zeros(0, 5, 4))
+    image = np.zeros((5, 4, 3), np.uint8)
+    assert line.refine(nothing, image, [NORMALISE]) is nothing
+    for name in registry.names("resolvers"):
+        step = ResolverStep(name=name)
+        assert line.resolve(nothing, image, step).tolist() == [[0] * 4] * 5
+        assert line.sweep(nothing, image, step, [0.1, 0.2]).shape == (2, 5, 4)
+
+
+def test_a_read_only_picture_is_taken_as_it_is() -> None:
+    scores, picture = scene()
+    image = picture.numpy().copy()
+    image.setflags(write=False)
+    step = ResolverStep(name="superpixel")
+    np.testing.assert_array_equal(line.resolve(scores, image, step), line.resolve(scores, picture, step))
+
+
+def test_finishers_run_after_the_resolver_and_keep_becomes_255() -> None:
+    scores, image = scene()
+    step, finish = ResolverStep(name="constant", threshold=0.3), Planted("sure", sure)
+    plain, finished = line.resolve(scores, image, step), line.resolve(scores, image, step, [finish])
+    unsure = scores.values.amax(0).clamp(min=0.3).numpy() <= 0.5
+    assert 0 < unsure.mean() < 1
+    np.testing.assert_array_equal(finished, np.where(unsure, 255, plain))
+
+
+@pytest.mark.parametrize("finish", [(), (Planted("sure", sure),)])
+@pytest.mark.parametrize("name", registry.names("resolvers"))
+def test_sweep_equals_resolving_at_every_value(name: str, finish: tuple[Planted, ...]) -> None:
+    scores, image = scene()
+    step = ResolverStep(name=name)
+    if "swept" not in step.load()[0].traits:
+        pytest.skip(f"{name} has nothing to sweep")
+    key, values = line.swept_key(step), [0.05, 0.3, 0.6]
+    masks = line.sweep(scores, image, step, values, finish)
+    assert masks.shape == (3, 41, 59)
+    assert masks.dtype == np.uint8
+    assert len({mask.tobytes() for mask in masks}) >= 2
+    for value, mask in zip(values, masks, strict=True):
+        one = line.resolve(scores, image, ResolverStep(name=name, **{key: value}), finish)
+        np.testing.assert_array_equal(mask, one)
+
+
+def test_a_resolver_without_a_sweep_of_its_own_is_swept_one_by_one() -> None:
+    scores, image = scene()
+    planted = Planted("above", above, swept="level")
+    masks = line.sweep(scores, image, planted, [0.2, 0.9])
+    expected = line.sweep(scores, image, ResolverStep(name="constant"), [0.2, 0.9])
+    np.testing.assert_array_equal(masks, expected)
+    assert line.sweep(scores, image, planted, []).shape == (0, 41, 59)
+
+
+def test_what_cannot_be_swept_is_refused() -> None:
+    scores, image = scene()
+    with pytest.raises(UsageFault, match="'above' has no threshold to sweep; take another resolver"):
+        line.swept_key(Planted("above", above))
+    with pytest.raises(UsageFault, match=r"resolver\.threshold: 1\.5 is refused by 'constant'"):
+        line.sweep(scores, image, ResolverStep(name="constant"), [0.5, 1.5])
+
+
+def test_unit_scores_are_wanted() -> None:
+    smooth, power = RefinerStep(name="smooth"), ResolverStep(name="power")
+    said = "'power' takes scores in 0..1, 'smooth' gives raw ones; put {name: normalise} between"
+    assert list(line.misfits([smooth], power)) == [(("resolver",), said)]
+    with pytest.raises(UsageFault, match=r"^resolver: 'power' takes .* between$"):
+        line.check_line([COMPETITION, smooth], power)
+    ((_, text),) = line.misfits([], power)
+    assert text.startswith("'power' takes scores in 0..1, the map gives raw ones")
+    assert list(line.misfits([NORMALISE], power)) == []
+    assert list(line.misfits([NORMALISE, smooth, COMPETITION], power)) == []
+    line.check_line([NORMALISE, smooth], ResolverStep(name="superpixel"))
+
+
+def test_every_gap_of_a_line_is_told_once() -> None:
+    raw = Planted("raw", above, takes=RAW, gives=RAW)
+    strict = Planted("strict", sure, takes=UNIT, gives=SAME)
+    gaps = list(line.misfits([strict, strict, raw], ResolverStep(name="constant"), index=2))
+    assert [key for key, _ in gaps] == [("maps", 2, "refiners", 0), ("resolver",)]
+    assert "'constant' takes scores in 0..1, 'raw' gives raw ones" in gaps[1][1]
+    gaps = list(line.misfits([], raw, [strict, FinisherLike()]))
+    assert [key for key, _ in gaps] == [("finish", 0)]
+
+
+class FinisherLike(Planted):
+    """A finisher that takes anything."""
+
+    def __init__(self) -> None:
+        super().__init__("anything", sure, takes=SAME, gives=SAME)
+
+
+def test_steps_of_recipes_are_steps_of_the_line() -> None:
+    step: line.Step = FinisherStep(name="crf")
+    assert step.brick_name == "crf"
+
+
+def test_a_recipe_that_does_not_compose_is_refused_with_line_and_key(tmp_path) -> None:
+    file = tmp_path / "voc.yaml"
+    file.write_text(
+        "data: {reader: voc, root: x, split: train}\n"
+        "classifier: {checkpoint: runs/x}\n"
+        "maps:\n"
+        "  - method: {name: cam}\n"
+        "    refiners: [{name: smooth}]\n"
+        "\n"
+        "resolver: {name: power}\n"
+    )
+    with pytest.raises(UsageFault) as refusal:
+        recipe.load(file, GenerateRecipe)
+    assert str(refusal.value) == (
+        f"{file}:7: resolver: 'power' takes scores in 0..1, 'smooth' gives raw ones; "
+        "put {name: normalise} between"
+    )
+    recipe.load(file, GenerateRecipe, ["maps.0.refiners=[{name: normalise}]"])
