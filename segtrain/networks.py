@@ -9,14 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import pseudolabel._torchvision  # noqa: F401  (smp imports torchvision)
+import pseudolabel._torchvision  # noqa: F401
 from pseudolabel.errors import UsageFault
+
+import segmentation_models_pytorch as smp  # isort: skip  (imports torchvision)
 
 STRIDE = 16  # pixels; DeepLab of smp takes multiples of its deepest stride
 RATES = {16: (6, 12, 18), 8: (12, 24, 36)}  # cells, DeepLab-v3 (arXiv 1706.05587); smp's own fit stride 8

@@ -33,7 +33,7 @@ def inspection(result: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"{result['good']} of {result['images']} masks are good, {result['failed']} files are to be mended",
-        f"{len(result['background_only'])} masks are background only, {len(result['all_ignored'])} all ignored",
+        f"{len(result['background_only'])} are background only, {len(result['all_ignored'])} all ignored",
     ]
     if result["masks_not_listed"]:
         lines.append(f"{result['masks_not_listed']} masks belong to pictures that are not in the list")

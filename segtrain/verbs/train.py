@@ -168,7 +168,6 @@ class _Training:
         learner, taken = self._learner()
         header = self._header(learner, 0)
         position = checkpoint.restore(self.folder, learner, header) or Position()
-        self._say_start(position, taken)
         if position.epoch > recipe.schedule.epochs:
             raise UsageFault(
                 f"{self.folder}: has {position.epoch} epochs, the recipe {recipe.schedule.epochs}; "
@@ -178,7 +177,10 @@ class _Training:
         steps = learner.plan.steps(len(data))
         done = position.epoch * steps + position.step
         if done == steps * recipe.schedule.epochs:
+            if not self.quiet:
+                console.say(f"{self.folder.name}: has its {position.epoch} epochs; nothing to do")
             return self._result(position, steps, start)
+        self._say_start(position, taken)
         devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         with (
             torch.random.fork_rng(devices=devices),
