@@ -52,8 +52,10 @@ class Ledger(Mapping[str, dict[str, Any]]):
         return item in self._places
 
     def forget(self, item: str) -> None:
-        """Take an item for not done."""
-        self._places.pop(item, None)
+        """Take an item, and what was noted of it, for not done."""
+        if item in self._places:
+            self._append({"forgotten": item})
+            self._drop(item)
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Append the line of a finished item; it lasts through a kill of the process."""
@@ -87,6 +89,10 @@ class Ledger(Mapping[str, dict[str, Any]]):
         if self._journal is not None:
             os.close(self._journal)
             self._journal = None
+
+    def _drop(self, item: str) -> None:
+        self._places.pop(item, None)
+        self.notes = [note for note in self.notes if note.get("item") != item]
 
     def _lines(self, order: Iterable[str], rest: Iterable[str]) -> Iterator[bytes]:
         for items in (order, rest):
@@ -143,11 +149,13 @@ class Ledger(Mapping[str, dict[str, Any]]):
         offset = 0
         with open(path, "rb") as file:
             for line in file:
-                item = _id_of(line)
-                if item is not None:
-                    self._places[item] = ~offset
-                elif (note := _note_of(line)) is not None:
-                    self.notes.append(note)
+                row = _parsed(line) or {}
+                if isinstance(row.get("id"), str):
+                    self._places[row["id"]] = ~offset
+                elif isinstance(row.get("note"), dict):
+                    self.notes.append(row["note"])
+                elif isinstance(row.get("forgotten"), str):
+                    self._drop(row["forgotten"])
                 else:
                     break  # torn by a kill: this line and what might follow never happened
                 offset += len(line)
@@ -171,8 +179,3 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 def _id_of(line: bytes) -> str | None:
     found = (_parsed(line) or {}).get("id")
     return found if isinstance(found, str) else None
-
-
-def _note_of(line: bytes) -> dict[str, Any] | None:
-    found = (_parsed(line) or {}).get("note")
-    return found if isinstance(found, dict) else None

@@ -39,7 +39,6 @@ from pseudolabel._writer import (
     sweep,
     sync_folder,
     write_bytes,
-    write_chunks,
     write_json,
     write_json_lines,
     write_text,
@@ -105,11 +104,13 @@ class RunFolder:
                 if not self._is_whole(self._ledger[item]):
                     self._ledger.forget(item)
             self._verified = True
-            kept = [note for note in self._ledger.notes if note.get("item") in self._ledger]
             old = self.path / PROBLEMS
-            if old.exists():
-                kept += [row for row in read_json_lines(old) if row.get("item") in self._ledger]
-            self._problems.update((json_line(row), row) for row in kept)
+            listed = read_json_lines(old) if old.exists() else []
+            kept = [row for row in listed if row.get("item") in self._ledger]
+            noted = [note for note in self._ledger.notes if note.get("item") in self._ledger]
+            self._problems.update((json_line(row), row) for row in (*kept, *noted))
+            if len(kept) < len(listed):
+                self._write_problems()
         return self._ledger
 
     def file(self, folder: str, item: str, suffix: str) -> Path:
@@ -141,7 +142,10 @@ class RunFolder:
         """Take a finished item for not done, for instance because its input has changed."""
         self.finished()
         self._ledger.forget(item)
-        self._problems = [row for row in self._problems if row.get("item") != item]
+        kept = {key: row for key, row in self._problems.items() if row.get("item") != item}
+        if len(kept) < len(self._problems):
+            self._problems = kept
+            self._write_problems()  # at once: after a kill the line would be taken for the new file's
 
     def problem(self, file: str | Path, code: str, what: str, remedy: str, item: str | None = None) -> None:
         """List something that went wrong.
@@ -187,7 +191,8 @@ class RunFolder:
 
     def _write_problems(self) -> None:
         start = time.monotonic()
-        write_chunks(self.path / PROBLEMS, sorted(self._problems))
+        ordered = sorted(self._problems.values(), key=lambda row: (row["file"], row["code"], row["what"]))
+        write_json_lines(self.path / PROBLEMS, ordered)
         end = time.monotonic()
         self._next = end + max(PATIENCE, 20 * (end - start))  # a long list must not stall the work
         self._stale = False
