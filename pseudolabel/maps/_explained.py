@@ -100,8 +100,12 @@ class Explained:
             explain: (images of the part, their targets) -> evidence of those targets.
 
         Raises:
+            ValueError: no target, or one of a class that the head does not have.
             EnvironmentFault: memory runs out for a single image.
         """
+        for label in targets.classes:
+            if not 1 <= label <= len(self.head):
+                raise ValueError(f"class {label} is not in 1..{len(self.head)}")
         parts: list[Evidence] = []
         start = 0
         while start < len(images):

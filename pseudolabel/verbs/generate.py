@@ -161,11 +161,14 @@ class _Run:
 
     def complete(self) -> dict[str, Any]:
         """Do what is not done, write manifest and summary; returns the summary."""
+        import torch
+
         from pseudolabel.verbs import _items
         from pseudolabel.verbs._classifier_of import exact_kernels
         from pseudolabel.verbs._pool import pool
 
         walk = self._walk()
+        torch.get_num_threads()  # settles the model's own threads before a worker thread sets its one
         begun = time.monotonic()
         bricks = [step.load()[0] for step in (*walk.refiners, walk.resolver, *walk.finish)]
         long = len(self.wanted) >= WORTH_PROCESSES

@@ -82,7 +82,7 @@ class Window:
         return images[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
-@brick(RandomCrop, gives=RAW)
+@brick(RandomCrop, gives=RAW, small={"count": 5, "size": 24, "chunk": 2})
 def random_crop(inner: BoundMethod, params: RandomCrop) -> BoundMethod:
     """A method whose evidence is that of random crops of the image.
 
