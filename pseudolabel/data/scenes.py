@@ -3,6 +3,8 @@
 Each creature has a head (the part, about a fifth of it) that tells its class at a glance, and a body that
 hardly does: its hue and texture only lean towards the class. Which pixels are telling is thus known by
 construction, and `PartClass/<id>.png` says so: 1 head, 2 body, 0 ground, 255 where the mask has it.
+From mean and deviation of its colours alone (five nearest neighbours, 121 creatures), a head's class is
+told in 99 of 100 cases; a body's in 23, 35, 41 and 60 at `tell` 0, 1, 2 and 4, chance being 17.
 
 Written once in VOC layout under `root`; one to three creatures a picture, partly over one another and
 under leaves, 255 within a pixel of every outline. A picture follows from (seed, split, number).
