@@ -1,0 +1,197 @@
+"""The frozen model: folding, the gradient probe, parts, memory."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import pseudolabel._torchvision  # noqa: F401
+from pseudolabel.classifier.network import Classifier
+from pseudolabel.contracts.networks import Small, pictures
+from pseudolabel.errors import DataFault, EnvironmentFault
+from pseudolabel.maps._explained import Explained
+from pseudolabel.maps._folding import folded
+from pseudolabel.records import Evidence, Targets
+
+
+def stirred(network: nn.Module) -> nn.Module:
+    """Batch norms that do something: statistics and affine parts drawn, not 0 and 1."""
+    source = torch.Generator().manual_seed(5)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low in ((module.running_var, 0.5), (module.weight.data, 0.7)):
+                tensor.copy_(low + 0.6 * torch.rand(tensor.shape, generator=source))
+            for tensor in (module.running_mean, module.bias.data):
+                tensor.copy_(0.2 * torch.randn(tensor.shape, generator=source))
+    return network
+
+
+def worst(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).detach().abs().amax() / wanted.detach().abs().amax())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "norms"), [("tf_efficientnet_lite0", 49), ("resnet18", 20), ("test_efficientnet", 13)]
+)
+def test_folding_keeps_logits_and_gradients(backbone: str, norms: int) -> None:
+    # SAME padding, batch norm with an activation inside, plain batch norm
+    torch.manual_seed(0)
+    network = stirred(Classifier(backbone, 5)).eval()
+    plain, model = Explained(network, fold=False), Explained(network)
+    assert (plain.norms, model.norms) == (0, norms)
+    left = [m for m in model.network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert not left
+    images = [pictures(1, 65, 96).requires_grad_() for _ in range(2)]
+    wanted, found = plain.logits(images[0]), model.logits(images[1])
+    assert worst(found, wanted) < 1e-4
+    gradients = [
+        torch.autograd.grad(logits[0, 2], image)[0]
+        for logits, image in zip((wanted, found), images, strict=True)
+    ]
+    assert worst(gradients[1], gradients[0]) < 1e-3
+
+
+class Twice(Small):
+    """One convolution that two norms read: neither may be folded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.BatchNorm2d(10), nn.BatchNorm2d(10)
+        stirred(self)
+
+    def features(self, images: Tensor) -> Tensor:
+        found: Tensor = self.trunk[6](self.trunk[:6](images))
+        return torch.relu(self.first(found) + self.second(found))
+
+
+class Between(Small):
+    """Something happens between convolution and norm, in place."""
+
+    def features(self, images: Tensor) -> Tensor:
+        found: Tensor = self.trunk[0](images)
+        found.add_(1.0)
+        return self.trunk[1:](found)
+
+
+class Rescaled(nn.Conv2d):
+    """A convolution that changes its weights as it runs."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        weight = self.weight / self.weight.flatten(1).norm(dim=1)[:, None, None, None]
+        return nn.functional.conv2d(images, weight, self.bias, self.stride, self.padding)
+
+
+@pytest.mark.parametrize("kind", [Twice, Between])
+def test_what_cannot_be_folded_stays_right(kind: type[Small]) -> None:
+    network = kind().eval()
+    images = pictures(2)
+    assert worst(Explained(network).logits(images), network(images)) < 1e-4
+
+
+def test_a_fold_that_changes_the_logits_is_dropped() -> None:
+    network = Small().eval()
+    network.trunk[0] = Rescaled(3, 8, 3, stride=2, padding=1, bias=False)
+    images = pictures(2)
+    model = Explained(network)
+    assert model.norms == 0
+    assert worst(model.logits(images), network(images)) < 1e-6
+    assert folded(Small().eval(), pictures(1))[1] == 2  # the same without the strange convolution
+
+
+def test_the_network_itself_is_never_changed() -> None:
+    network = Small().train()
+    before = copy.deepcopy(network.state_dict())
+    model = Explained(network)
+    model.scores(pictures())
+    assert network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert not any(parameter.requires_grad for parameter in model.network.parameters())
+    assert not model.network.training
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+class Cut(Small):
+    """IRN's classifier: the graph is cut in the trunk."""
+
+    def features(self, images: Tensor) -> Tensor:
+        return super().features(images).detach()
+
+
+class Stopped(Small):
+    """Cut below a layer that still has parameters."""
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.trunk[3:](self.trunk[:3](images).detach())
+
+
+class Zeroed(Small):
+    """Every weight of the head is zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn.init.zeros_(self.head.weight)
+
+
+@pytest.mark.parametrize("kind", [Cut, Stopped, Zeroed])
+def test_a_gradient_that_does_not_arrive_is_an_error(kind: type[Small]) -> None:
+    with pytest.raises(DataFault, match="no gradient reaches the input"):
+        Explained(kind()).probe()
+
+
+def test_the_probe_runs_once() -> None:
+    model = Explained(Small())
+    runs: list[int] = []
+    model.network.trunk[0].register_forward_hook(lambda *_: runs.append(1))
+    model.probe()
+    model.probe()
+    assert len(runs) == 1
+
+
+def test_forwards_hold_at_most_a_batch() -> None:
+    model = Explained(Small(), batch=3)
+    sizes: list[int] = []
+    model.network.trunk[0].register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    wanted = Small().eval()(pictures(8))
+    torch.testing.assert_close(model.scores(pictures(8)), wanted, rtol=1e-4, atol=1e-5)
+    assert sizes == [3, 3, 2]
+
+
+def explain_ones(model: Explained, full: int) -> Evidence:
+    """One value a target; memory runs out above `full` images."""
+
+    def part(images: Tensor, targets: Targets) -> Evidence:
+        if len(images) > full:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        values = images.mean(dim=(1, 2, 3))[list(targets.images)] * torch.tensor(targets.classes)
+        return Evidence(values[:, None, None, None], values)
+
+    return model.in_parts(pictures(7), Targets.of([(1, 2), (), (3,), (1,), (2, 3), (4,), (1,)]), part)
+
+
+def test_memory_that_runs_out_halves_the_batch_f14() -> None:
+    wanted = explain_ones(Explained(Small(), batch=7), 99)
+    model = Explained(Small(), batch=7)
+    found = explain_ones(model, 2)
+    assert (model.batch, model.asked) == (1, 7)  # 7, 3, 1
+    assert torch.equal(found.values, wanted.values)
+    with pytest.raises(EnvironmentFault, match="memory of cpu runs out for one image of 26x35"):
+        explain_ones(model, 0)
+
+
+def test_another_fault_is_not_taken_for_memory() -> None:
+    def part(images: Tensor, targets: Targets) -> Evidence:
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        Explained(Small()).in_parts(pictures(2), Targets.of([(1,), (2,)]), part)
+
+
+def test_nothing_to_explain_is_refused() -> None:
+    with pytest.raises(ValueError, match="no target to explain"):
+        Explained(Small()).in_parts(pictures(2), Targets((), ()), lambda *_: pytest.fail("called"))
+    with pytest.raises(ValueError, match="batch 0 is not above 0"):
+        Explained(Small(), batch=0)
