@@ -197,12 +197,18 @@ class Belief:
         keep = torch.ones(background.shape, dtype=torch.bool, device=background.device)
         return Belief((BACKGROUND, *scores.ids), values, keep)
 
+    def rows(self) -> Tensor:
+        """(H, W) int64 row of the largest value; the first of equal rows, so that background wins a tie."""
+        import torch
+
+        # torch.argmax does not promise which of equal rows it names, but does for 0 and 1
+        best = self.values.amax(dim=0)
+        return (self.values == best).to(torch.uint8).argmax(dim=0)
+
     def mask(self) -> Tensor:
         """(H, W) uint8 class ids: argmax over rows, the first row wins a tie, 255 where not kept."""
         import torch
 
         table = torch.tensor(self.ids, dtype=torch.uint8, device=self.values.device)
-        # torch.argmax does not promise which of equal rows it names; the background must win a tie.
-        best = self.values.amax(dim=0)
-        first = (self.values == best).to(torch.uint8).argmax(dim=0)
-        return torch.where(self.keep, table[first], torch.full_like(table[first], IGNORE))
+        best = table[self.rows()]
+        return torch.where(self.keep, best, torch.full_like(best, IGNORE))

@@ -1,0 +1,84 @@
+"""What every finisher keeps: `pytest --pyargs pseudolabel.contracts.finishers`.
+
+A brick from another package is tested as soon as its entry point is installed; one whose own package is
+missing is skipped with that package's name (trait `needs`).
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from pseudolabel import registry
+from pseudolabel.contracts.inputs import beyond_bounds, odd_inputs, scene, variants
+from pseudolabel.records import Belief, Scores
+from pseudolabel.registry import RAW, SAME, UNIT, Brick
+
+NAMES = registry.names("finishers")
+ODD = odd_inputs()
+
+
+@pytest.fixture(params=NAMES)
+def finisher(request: pytest.FixtureRequest) -> Brick:
+    brick = registry.get("finishers", request.param)
+    for package in brick.traits.get("needs", ()):
+        pytest.importorskip(package, reason=f"{brick.name} needs {package}")
+    return brick
+
+
+def belief_of(scores: Scores) -> Belief:
+    """A belief with a constant background and a corner that is not kept."""
+    belief = Belief.join(torch.full(scores.values.shape[1:], 0.3), scores)
+    belief.keep[:4, :5] = False
+    return belief
+
+
+@pytest.mark.parametrize("case", ["scene", *ODD])
+def test_shape_rows_and_range(finisher: Brick, case: str) -> None:
+    scores, image = scene() if case == "scene" else ODD[case]
+    belief = belief_of(scores)
+    for params in variants(finisher):
+        out = finisher.run(belief, image, params)
+        assert out.ids == belief.ids
+        assert out.values.shape == belief.values.shape
+        assert out.values.dtype == torch.float32
+        assert out.values.isfinite().all(), params
+        assert out.values.min() >= 0, params
+        if finisher.gives == UNIT:
+            assert out.values.max() <= 1 + 1e-6, params
+        assert out.keep.shape == belief.keep.shape
+        assert out.keep.dtype == torch.bool
+        assert not out.keep[~belief.keep].any(), "what was given up stays so"
+
+
+def test_inputs_are_left_as_they_were(finisher: Brick) -> None:
+    scores, image = scene()
+    belief = belief_of(scores)
+    values, keep, picture = belief.values.clone(), belief.keep.clone(), image.clone()
+    for params in variants(finisher):
+        finisher.run(belief, image, params).values.zero_()
+        assert torch.equal(belief.values, values)
+        assert torch.equal(belief.keep, keep)
+        assert torch.equal(image, picture)
+
+
+def test_it_does_something(finisher: Brick) -> None:
+    scores, image = scene()
+    belief = belief_of(scores)
+    changed = finisher.run(belief, image, finisher.params()).mask() != belief.mask()
+    assert 0 < changed.float().mean() < 1
+
+
+def test_bounds_refuse_the_value_beyond(finisher: Brick) -> None:
+    for key, value in beyond_bounds(finisher):
+        with pytest.raises(ValidationError, match=key):
+            finisher.params.model_validate({key: value})
+
+
+def test_declares_ranges_and_says_its_source(finisher: Brick) -> None:
+    assert finisher.takes in (RAW, UNIT, SAME)
+    assert finisher.gives in (RAW, UNIT, SAME)
+    assert finisher.device in ("any", "cpu")
+    assert all(field.description for field in finisher.params.model_fields.values())
+    assert "Source:" in registry.documentation("finishers", finisher.name)

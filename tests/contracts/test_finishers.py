@@ -1,0 +1,89 @@
+"""The suite over every finisher; the CRF against its library by hand and against the formula."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from pseudolabel import registry
+from pseudolabel.contracts.finishers import *  # noqa: F403
+from pseudolabel.contracts.finishers import belief_of
+from pseudolabel.contracts.inputs import scene
+from pseudolabel.errors import EnvironmentFault
+from tests.twins import finishers as twins
+
+PRESETS = ["irn", "psa", "deeplab"]
+
+
+@pytest.fixture
+def densecrf():
+    return pytest.importorskip("pydensecrf.densecrf", reason="pydensecrf2 is an extra: pip install .[crf]")
+
+
+def test_a_missing_package_is_named_with_the_remedy(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    brick = registry.get("finishers", "crf")
+    scores, image = scene()
+    with pytest.raises(
+        EnvironmentFault, match=r"needs pydensecrf2.*pip install pseudolabel\[crf\].*leave crf out"
+    ):
+        brick.run(belief_of(scores), image, brick.params())
+
+
+def test_settings_are_the_preset_but_for_what_is_said() -> None:
+    params = registry.get("finishers", "crf").params(preset="psa", unary="labels", colour_rgb=5.0)
+    settings = vars(params.settings())
+    assert settings == {
+        "unary": "labels", "position_xy": 3, "position_weight": 3, "colour_xy": 80, "colour_rgb": 5.0,
+        "colour_weight": 10, "iterations": 10, "confidence": 0.7,
+    }  # fmt: skip
+
+
+def by_hand(densecrf, values, image, preset):
+    """The calls of the authors' own code."""
+    from pydensecrf.utils import unary_from_labels, unary_from_softmax
+
+    rows, height, width = values.shape
+    field = densecrf.DenseCRF2D(width, height, rows)
+    if preset == "irn":
+        field.setUnaryEnergy(unary_from_labels(values.argmax(0), rows, gt_prob=0.7, zero_unsure=False))
+        field.addPairwiseGaussian(sxy=3, compat=3)
+        field.addPairwiseBilateral(sxy=50, srgb=5, rgbim=image.copy(), compat=10)
+    elif preset == "psa":
+        field.setUnaryEnergy(np.ascontiguousarray(unary_from_softmax(values)))
+        field.addPairwiseGaussian(sxy=3, compat=3)
+        field.addPairwiseBilateral(sxy=80, srgb=13, rgbim=image.copy(), compat=10)
+    else:
+        field.setUnaryEnergy(np.ascontiguousarray(unary_from_softmax(values)))
+        field.addPairwiseGaussian(sxy=1, compat=3)
+        field.addPairwiseBilateral(sxy=67, srgb=3, rgbim=image.copy(), compat=4)
+    return np.array(field.inference(10)).reshape(values.shape)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_crf_is_the_library_bit_for_bit(densecrf, preset) -> None:
+    brick = registry.get("finishers", "crf")
+    scores, image = scene()
+    belief = belief_of(scores)
+    belief.keep[:] = True
+    out = brick.run(belief, image, brick.params(preset=preset)).values.numpy()
+    np.testing.assert_array_equal(out, by_hand(densecrf, belief.values.numpy(), image.numpy(), preset))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.usefixtures("densecrf")
+def test_crf_is_near_the_formula(preset) -> None:
+    brick = registry.get("finishers", "crf")
+    scores, image = scene(3, 20, 28)
+    belief = belief_of(scores)
+    out = brick.run(belief, image, brick.params(preset=preset))
+    exact = twins.crf(belief.values.double().numpy(), image.numpy(), belief.keep.numpy(), preset)
+    before, rows = belief.rows().numpy(), exact.argmax(0)
+    agree = (out.rows().numpy() == rows).mean()
+    assert agree >= 0.96, "the lattice errs by some per cent of the labels"
+    assert np.abs(out.values.numpy() - exact).mean() <= 0.02
+    assert (before == rows).mean() < agree, "the CRF must have changed more than the lattice errs"
+    torch.testing.assert_close(out.values.sum(0), torch.ones(20, 28))
