@@ -31,6 +31,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Processes beside the model; no byte depends on it.")
 ]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first pictures of the list.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Move another run in the folder aside.")]
 New = Annotated[bool, typer.Option("--new", help="Take the next numbered folder instead.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for another process that writes the folder.")]
@@ -63,7 +64,7 @@ def train(
 @app.command()
 def generate(
     recipe: Path, out: Out, set_: Set = None, device: Device = "auto", workers: Workers = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures of the list.")] = None,
+    limit: Limit = None,
     on_bad: Annotated[str, typer.Option(help="A broken picture: skip (exit 1 at the end) or stop.")] = "skip",
     overwrite: Overwrite = False, new: New = False, wait: Wait = False,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
@@ -103,7 +104,8 @@ def evaluate(
     masks: Annotated[Path | None, typer.Option(help="Instead of a run: a folder of masks,")] = None,
     truth: Annotated[Path | None, typer.Option(help="the folder of true masks,")] = None,
     classes: Annotated[Path | None, typer.Option(help="and a name a line, background first.")] = None,
-    reference: Reference = None, average_over: AverageOver = None,
+    listing: Annotated[Path | None, typer.Option("--list", help="Score only these ids, one a line.")] = None,
+    limit: Limit = None, reference: Reference = None, average_over: AverageOver = None, set_: Set = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where evaluation.json goes.")] = None,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
@@ -112,8 +114,9 @@ def evaluate(
     def work() -> dict[str, Any]:
         from pseudolabel import evaluate
 
-        return evaluate(run, masks=masks, truth=truth, classes=classes, reference=reference,
-                        average_over=_names(average_over), out=out, quiet=quiet)  # fmt: skip
+        return evaluate(run, masks=masks, truth=truth, classes=classes, listing=listing, limit=limit,
+                        reference=reference, average_over=_names(average_over), overrides=set_ or (), out=out,
+                        quiet=quiet)  # fmt: skip
 
     _run(work, json, debug, "evaluation")
 
@@ -122,7 +125,8 @@ def evaluate(
 def sweep(
     run: Annotated[Path, typer.Argument(help="A run of `pl generate` with output.maps.")],
     thresholds: Annotated[str | None, typer.Option(help="first:last:step, as 0.02:0.6:0.02.")] = None,
-    reference: Reference = None, average_over: AverageOver = None, workers: Workers = None,
+    reference: Reference = None, average_over: AverageOver = None, set_: Set = None,
+    limit: Limit = None, workers: Workers = None,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
     """Score every threshold in one pass over the stored maps."""
@@ -132,7 +136,8 @@ def sweep(
 
         options = _given(workers=workers)
         return sweep(run, reference=reference, thresholds=_grid(thresholds),
-                     average_over=_names(average_over), quiet=quiet, **options)  # fmt: skip
+                     average_over=_names(average_over), overrides=set_ or (), limit=limit,
+                     quiet=quiet, **options)  # fmt: skip
 
     _run(work, json, debug, "sweep")
 

@@ -36,8 +36,9 @@ def evaluation(result: Mapping[str, Any]) -> str:
         "",
         table(["class", "IoU"], [[name, percent(value)] for name, value in result["iou"].items()]),
     ]
-    for region, value in (result.get("parts") or {}).items():
-        lines.append(f"{region}: {percent(value) if not isinstance(value, dict) else value}")
+    if result.get("parts"):
+        part, body = (percent(result["parts"][f"{what}_recall"]) for what in ("part", "body"))
+        lines += ["", f"recall on the parts that tell the class {part}, on the bodies {body}"]
     return "\n".join(lines)
 
 

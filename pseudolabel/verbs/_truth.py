@@ -146,6 +146,19 @@ def of_folder(folder: Path, classes: Path, listing: Path | None = None, limit: i
     return Truth(records, space, None, None, "folder")
 
 
+def check_classes(run: Path, space: LabelSpace) -> None:
+    """See that a run's masks have the classes of the data that they are scored against.
+
+    Raises:
+        DataFault: the run's `classes.txt` says other names.
+    """
+    path = run / "classes.txt"
+    if path.is_file() and tuple(_lines(path)) != space.names:
+        raise DataFault(
+            f"{path}: its classes are not those of the data; look at data.root and its class list"
+        )
+
+
 def png_ids(folder: Path) -> list[str]:
     """Ids of the masks in a folder, by name.
 

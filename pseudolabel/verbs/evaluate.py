@@ -30,6 +30,7 @@ from pseudolabel.verbs._truth import (
     NAMED,
     Reference,
     Truth,
+    check_classes,
     listed,
     of_folder,
     of_reader,
@@ -178,6 +179,8 @@ def _what(
         judged = of_reader(data, limit)
     else:
         raise UsageFault("evaluate: --masks needs --truth DIR and --classes FILE")
+    if run is not None:
+        check_classes(Path(run), judged.space)
     return where, judged, labels
 
 

@@ -28,7 +28,16 @@ from pseudolabel.metrics.regions import part_matrices, region_matrices
 from pseudolabel.records import IGNORE, ImageRecord, Scores
 from pseudolabel.schema import GenerateRecipe
 from pseudolabel.verbs._pool import pool
-from pseudolabel.verbs._truth import NAMED, Reference, Truth, listed, of_reader, run_recipe, size
+from pseudolabel.verbs._truth import (
+    NAMED,
+    Reference,
+    Truth,
+    check_classes,
+    listed,
+    of_reader,
+    run_recipe,
+    size,
+)
 
 if TYPE_CHECKING:
     from pseudolabel.recipe import ReaderStep
@@ -80,6 +89,7 @@ def sweep(
     maps = Reference(Path(reference)) if reference is not None else None
     if maps is not None:
         maps.require(record.id for record in judged.records)
+    check_classes(folder, judged.space)
     _require_maps(folder, judged)
     # A worker is sent its few records; what it holds for all of them stays small.
     work = _Work(folder, recipe, replace(judged, records=()), None if maps is None else maps.path, values)

@@ -75,6 +75,11 @@ class Folder:
         )
         return Given(Dataset(records, LabelSpace(NAMES), self.root / "parts" if parts else None))
 
+    def names(self):
+        path = self.root / "names.txt"
+        path.write_text("\n".join(NAMES))
+        return path
+
     def score(self, **options):
         given = {"masks": self.root / "masks", "truth": self.root / "truth", "quiet": True}
         return evaluate(**{**given, "classes": self.root / "classes.txt", **options})
@@ -246,6 +251,16 @@ def test_part_masks_that_do_not_fit_are_refused(folder):
     write_mask(folder.root / "parts" / "b.png", np.zeros((1, 1), np.uint8))
     with pytest.raises(DataFault, match=r"2 of 5 images cannot be scored.*b\.png: part mask is 1 x 1"):
         folder.score_reader(folder.step(parts=True))
+
+
+def test_a_run_of_other_classes_is_refused(folder):
+    (folder.root / "classes.txt").write_text("background\ndog\ncat\n")
+    with pytest.raises(DataFault, match=r"classes\.txt: its classes are not those of the data"):
+        evaluate(folder.root, truth=folder.root / "truth", classes=folder.names(), quiet=True)
+    (folder.root / "classes.txt").write_text("\n".join(NAMES))
+    found = evaluate(folder.root, truth=folder.root / "truth", classes=folder.names(), quiet=True)
+    assert found["miou"] == folder.score()["miou"]
+    assert json.loads((folder.root / "evaluation.json").read_text())["images"] == 5
 
 
 def test_average_over_and_limit(folder):
