@@ -63,8 +63,13 @@ def write_card(
 
 
 def _settings(recipe: SegRecipe) -> list[str]:
-    """The recipe as YAML without the data's paths."""
-    return dump(recipe.model_copy(update={"masks": None})).rstrip().splitlines()
+    """The recipe as YAML without the sections that hold paths of the machine."""
+    lines, section = [], ""
+    for line in dump(recipe).rstrip().splitlines():
+        section = section if line.startswith((" ", "-")) else line.partition(":")[0]
+        if section not in ("data", "masks", "validation"):
+            lines.append(line)
+    return lines
 
 
 def _triple(values: Sequence[float]) -> str:

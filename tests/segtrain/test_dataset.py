@@ -123,8 +123,7 @@ def test_in_order_keeps_order_and_faults(workers: int) -> None:
             raise DataFault("seven")
         return x
 
-    seen = []
+    found = in_order(fragile, range(50), workers)
+    assert [next(found) for _ in range(7)] == list(range(7))
     with pytest.raises(DataFault, match="seven"):
-        for value in in_order(fragile, range(50), workers):
-            seen.append(value)  # noqa: PERF402
-    assert seen == list(range(7))
+        next(found)
