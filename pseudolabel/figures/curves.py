@@ -72,8 +72,8 @@ def sweep_curves(rows: Sequence[Mapping[str, Any]], best: int | None, key: str, 
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(f"Every threshold on {over}; * picked on their masks", fontsize=11, loc="left")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, ncols=2, loc="upper right")
+    if axes.get_legend_handles_labels()[0]:  # below the axes: no curve runs through it
+        figure.legend(frameon=False, ncols=3, loc="outside lower center")
     buffer = io.BytesIO()
     # Without the program's name and date, the same figures give the same bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
