@@ -81,9 +81,9 @@ def thresholds(routes: Sequence[Mapping[str, Any]], split: str) -> str | None:
         panels[0].set_ylabel(f"mask mIoU on {_short(split)}, %")
         if regions:
             panels[1].set_xlabel(f"mask NDR-recall on {_short(split)}, %")
-        panels[-1].legend(frameon=False, loc="lower left" if regions else "upper right")
+        panels[-1].legend(frameon=False, loc="best")
 
-    return _svg(draw, (9.8 if regions else 5.4, 3.5))
+    return _svg(draw, (11.8 if regions else 6.0, 3.7))
 
 
 def _curve(axes: Axes, route: Mapping[str, Any], key: str, colour: str) -> None:

@@ -78,6 +78,7 @@ def page(found: Mapping[str, Any], heads: list[str], strips: list[Strip]) -> str
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
+    environment.filters["held"] = _held
     split, trained = found["splits"]["report"]["name"], found["splits"]["train"]["name"]
     curves = charts.thresholds(found["routes"], trained)
     return environment.get_template(TEMPLATE).render(
@@ -105,6 +106,11 @@ def page(found: Mapping[str, Any], heads: list[str], strips: list[Strip]) -> str
     )
 
 
+def _held(sentence: str) -> str:
+    """A figure and its sign stay on one line."""
+    return sentence.replace(" %", "\u00a0%")
+
+
 def _cells(found: Mapping[str, Any]) -> list[list[tuple[str, bool]]]:
     """The table's rows: text and whether it is the best of its column, ground truth aside."""
     head = table.columns(found)
@@ -115,9 +121,9 @@ def _cells(found: Mapping[str, Any]) -> list[list[tuple[str, bool]]]:
         if title in ("training masks", "threshold") or len(ranked) < 2:
             continue
         known = {index: float(rows[index][column]) for index in ranked if rows[index][column] != "-"}
-        if len(known) < 2:
-            continue
-        best = min(known.values()) if title == "s a picture" else max(known.values())
+        if len(set(known.values())) < 2:
+            continue  # nothing to be best of
+        best = min(known.values()) if title == "s/picture" else max(known.values())
         for index, value in known.items():
             marked[index][column] = (rows[index][column], value == best)
     return marked

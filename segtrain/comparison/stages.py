@@ -361,7 +361,7 @@ def _network(
                 out, list(pictures.values()), place, on_bad="stop", overwrite=True,
                 **options.of("device", "workers", "quiet"),
             )  # fmt: skip
-    predictions = {name: place / "masks" / f"{image.stem}.png" for name, image in pictures.items()}
+    predictions = {name: place / f"{image.stem}.png" for name, image in pictures.items()}
     return training, network, predictions
 
 

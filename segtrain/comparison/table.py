@@ -131,7 +131,7 @@ def columns(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("FG-precision", figure("fg_precision")),
         ("part recall", part("part_recall")),
         ("body recall", part("body_recall")),
-        ("s a picture", lambda row: "-" if row["seconds_per_image"] is None else _seconds(row)),
+        ("s/picture", lambda row: "-" if row["seconds_per_image"] is None else _seconds(row)),
         ("network mIoU", lambda row: percent(row["network"]["miou"])),
         ("of ground truth", lambda row: percent(row["share"])),
     ]
