@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -313,12 +314,16 @@ def _handlers(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 
 def _is_broken(stream: TextIO) -> bool:
+    """Whether nobody reads the stream any more."""
     try:
-        stream.flush()
-    except BrokenPipeError:
+        look = select.poll()
+        look.register(stream.fileno(), select.POLLOUT)
+        broken = any(events & (select.POLLERR | select.POLLHUP) for _, events in look.poll(0))
+    except (OSError, ValueError):  # no file behind it, as in tests
+        return False
+    if broken:
         _drop(stream)
-        return True
-    return False
+    return broken
 
 
 def _drop(stream: TextIO) -> None:

@@ -1,0 +1,141 @@
+"""`pl export --to grey`, read back as the trainers read it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import pseudolabel
+from pseudolabel import masks, registry, storage
+from pseudolabel.errors import DataFault, EnvironmentFault, UsageFault
+from pseudolabel.records import LabelSpace
+
+NAMES = ("background", "cat", "dog")
+TRUE: dict[str, NDArray[np.uint8]] = {
+    "2007_000032": np.kron(np.array([[0, 1], [2, 255]], np.uint8), np.ones((5, 7), np.uint8)),
+    "ü b": np.zeros((1, 3), np.uint8),
+    "-x": np.full((4, 2), 255, np.uint8),
+}
+
+
+def make_run(folder: Path, finish: bool = True) -> Path:
+    with storage.open_run(folder, "generate", {"recipe": 1}) as run:
+        storage.write_text(run.path / "classes.txt", "".join(f"{name}\n" for name in NAMES))
+        for item, mask in TRUE.items():
+            data = masks.encode_mask(mask)
+            storage.write_bytes(run.path / "masks" / f"{item}.png", data)
+            run.record({"id": item, "size": len(data), "sha256": storage.sha256_bytes(data)})
+        if finish:
+            run.finish(list(TRUE))
+    return folder
+
+
+def test_masks_come_back_through_every_readers_call(tmp_path: Path) -> None:
+    told = pseudolabel.export(make_run(tmp_path / "run"), tmp_path / "out", quiet=True)
+    assert told["images"] == 3
+    assert told["problems"] == 0
+    for item, mask in TRUE.items():
+        path = tmp_path / "out" / "masks" / f"{item}.png"
+        with Image.open(path) as picture:
+            assert picture.mode == "L"
+            assert (np.array(picture) == mask).all()
+            assert (np.array(picture.convert("L")) == mask).all()
+            assert (np.array(picture.convert("RGB"))[:, :, 0] == mask).all(), "as OpenCV's default reads it"
+        head = path.read_bytes()[24:26]
+        assert head == b"\x08\x00", "8 bits, grey: minimal readers know nothing else"
+    assert (tmp_path / "out" / "list.txt").read_bytes() == "2007_000032\nü b\n-x\n".encode()
+    assert (tmp_path / "out" / "classes.txt").read_text() == "background\ncat\ndog\n"
+    about = json.loads((tmp_path / "out" / "about.json").read_text())
+    assert about["numbering"].startswith("B0")
+    assert about["classes"] == list(NAMES)
+    assert (about["foreground"], about["ignore"], about["images"]) == (2, 255, 3)
+    assert about["pixels"] == {"background": 38, "cat": 35, "dog": 35}
+    assert about["pixels_ignored"] == 43
+    assert about["sizes"] == {item: list(mask.shape) for item, mask in TRUE.items()}
+
+
+def test_the_same_export_is_done_again_and_another_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    pseudolabel.export(run, tmp_path / "out", quiet=True)
+    (tmp_path / "out" / "masks" / "-x.png").unlink()
+    pseudolabel.export(run, tmp_path / "out", quiet=True)
+    assert (tmp_path / "out" / "masks" / "-x.png").exists()
+    storage.write_text(run / "classes.txt", "background\nhorse\ncow\n")
+    with pytest.raises(
+        UsageFault, match=r"classes: \['background', 'cat', 'dog'\] -> \['background', 'horse'"
+    ):
+        pseudolabel.export(run, tmp_path / "out", quiet=True)
+    pseudolabel.export(run, tmp_path / "out", overwrite=True, quiet=True)
+    assert (tmp_path / "out.old-1" / "about.json").exists()
+    for place in (run, run / "inside"):
+        with pytest.raises(UsageFault, match="lies in the run"):
+            pseudolabel.export(run, place, quiet=True)
+
+
+def test_a_run_that_lacks_something_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataFault, match="is no folder"):
+        pseudolabel.export(tmp_path / "gone", tmp_path / "out", quiet=True)
+    with pytest.raises(UsageFault, match=r"'gray' is not known; did you mean 'grey'\?"):
+        pseudolabel.export(tmp_path / "gone", tmp_path / "out", to="gray", quiet=True)
+    with pytest.raises(DataFault, match="is not finished"):
+        pseudolabel.export(make_run(tmp_path / "half", finish=False), tmp_path / "out", quiet=True)
+    run = make_run(tmp_path / "run")
+    mask = run / "masks" / "-x.png"
+    masks.write_mask(mask, TRUE["ü b"])
+    with pytest.raises(DataFault, match=r"-x\.png: has changed since the run made it"):
+        pseudolabel.export(run, tmp_path / "out", quiet=True)
+    mask.unlink()
+    with pytest.raises(DataFault, match=r"-x\.png: is missing"):
+        pseudolabel.export(run, tmp_path / "out2", quiet=True)
+    (run / "classes.txt").unlink()
+    with pytest.raises(DataFault, match=r"classes\.txt: cannot be read"):
+        pseudolabel.export(run, tmp_path / "out3", quiet=True)
+    storage.write_text(run / storage.MANIFEST, '{"id": "a"}\n')
+    with pytest.raises(DataFault, match=r"manifest\.jsonl:1: is no manifest line"):
+        pseudolabel.export(run, tmp_path / "out3", quiet=True)
+    storage.write_text(run / storage.MANIFEST, "")
+    with pytest.raises(DataFault, match="lists no mask"):
+        pseudolabel.export(run, tmp_path / "out3", quiet=True)
+    assert not (tmp_path / "out3").exists()
+
+
+def test_problems_of_the_run_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run")
+    storage.write_json_lines(run / storage.PROBLEMS, [{"file": "x.jpg", "code": "damaged"}])
+    assert pseudolabel.export(run, tmp_path / "out", quiet=True)["problems"] == 1
+    assert "names 1 problems" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [
+        (["../x"], "makes no file name"),
+        (["/x"], "makes no file name"),
+        ([""], "makes no file name"),
+        (["a\nb"], "makes no line of a list"),
+        (["a\u2028b"], "makes no line of a list"),
+        ([" a"], "makes no line of a list"),
+        (["a", "A"], "'a' and 'A' meet in one file name"),
+        (["\u00e9", "e\u0301"], "meet in one file name"),
+    ],
+)
+def test_f8_ids_that_make_no_file_or_line_of_their_own(items: list[str], text: str, tmp_path: Path) -> None:
+    grey = registry.get("exporters", "grey")
+    mask = np.zeros((2, 2), np.uint8)
+    with pytest.raises((DataFault, EnvironmentFault), match=text):
+        grey.run(((item, mask) for item in items), LabelSpace(NAMES), tmp_path / "out", grey.params())
+    assert not (tmp_path / "out" / "list.txt").exists()
+
+
+def test_f17_values_and_names_that_do_not_fit(tmp_path: Path) -> None:
+    grey = registry.get("exporters", "grey")
+    with pytest.raises(DataFault, match=r"mask holds 3 \(4 pixels\)"):
+        grey.run([("a", np.full((2, 2), 3, np.uint8))], LabelSpace(NAMES), tmp_path, grey.params())
+    with pytest.raises(DataFault, match="makes no line of a list"):
+        grey.run([], LabelSpace(("background", "a\nb")), tmp_path, grey.params())
+    assert not list(tmp_path.iterdir())
