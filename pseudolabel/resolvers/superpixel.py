@@ -1,8 +1,7 @@
 """Superpixels decide what is background, pixels decide the class.
 
     m_c(R)  = mean of s_c over superpixel R
-    kept    : m_c(R) > t                            (absolute)
-              m_c(R) > t * mean over R' of m_c(R')  (relative)
+    kept absolute: m_c(R) > t;   kept relative: m_c(R) > t * mean over R' of m_c(R')
     M_c(p)  = s_c(p) inside kept superpixels, else 0
     label(p) = argmax(1e-8, M_1(p), ..., M_K(p)),   the background wins a tie
 
