@@ -60,7 +60,7 @@ FAULTS: dict[str, tuple[Callable[[np.ndarray], bytes | None], str, str]] = {
     "jpeg": (jpeg, "jpeg", "JPEG"),
     "size": (lambda mask: masks.encode_mask(mask[:-1]), "size", "mask is"),
     "values": (lambda mask: recoded(mask, mask == 2, 77), "values", "77 ("),
-    "binary": (lambda mask: recoded(mask, mask > 0, 255), "binary", "0/1?"),
+    "binary": (lambda mask: recoded(mask * 0, np.indices(mask.shape)[1] > 5, 255), "binary", "0/1?"),
     "palette": (swapped_palette, "palette", "index 1 (red) has the colour of class 2 (green)"),
     "text": (lambda mask: b"<html>no mask</html>", "unreadable", ""),
 }  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,6 @@ from pseudolabel import images, masks, storage
 from pseudolabel.errors import DataFault, UsageFault
 from segtrain import scoring
 from segtrain.networks import SegmentationNetwork
-
-Make = Callable[..., Path]
-Recipe = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def trained(make_voc: Make, recipe_of: Recipe, tmp_path: Path) -> tuple[Path, Path]:
-    """A run of one epoch, and the root of its data."""
-    root = make_voc(count=4, val=4)
-    recipe = recipe_of(root, schedule={"epochs": 3}, optimiser={"lr": 0.02}, validation={"split": "val"})
-    segtrain.train(recipe, tmp_path / "run", device="cpu", workers=0, quiet=True)
-    return tmp_path / "run", root
 
 
 def predict(run: Path, source: Any, out: Path, **options: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def test_f18_two_ranks_make_one_step(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     found = subprocess.run(
         [*command, str(script), str(tmp_path)],
-        capture_output=True, text=True, check=False, cwd=script.parents[2], timeout=300,
+        capture_output=True, text=True, check=False, cwd=script.parents[2], timeout=600,
         env={**os.environ, "PYTHONPATH": str(script.parents[2]), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-3000:]
