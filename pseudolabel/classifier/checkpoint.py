@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from pseudolabel import storage
 from pseudolabel.classifier.network import Classifier
 from pseudolabel.errors import DataFault, NumericFault
 from pseudolabel.records import LabelSpace
+from pseudolabel.tensors import packed
 
 FILE = "classifier.safetensors"
 FORMAT = "pseudolabel.classifier"
@@ -81,7 +81,7 @@ def save_classifier(
         "recipe": json.dumps(recipe, sort_keys=True),
         "fingerprint": fingerprint,
     }
-    storage.write_bytes(path, save(tensors, metadata=metadata))
+    storage.write_bytes(path, packed(tensors, metadata))
 
 
 def load_classifier(path: Path | str, expect: LabelSpace | None = None) -> Loaded:

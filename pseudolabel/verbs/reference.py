@@ -8,7 +8,6 @@ value, exceeds the threshold. Recorded once, so that every method is scored agai
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from pseudolabel import console, storage
 from pseudolabel import recipe as recipes
 from pseudolabel.errors import DataFault
 from pseudolabel.schema import GenerateRecipe, MapLine
+from pseudolabel.tensors import packed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +85,7 @@ def reference(
     path = Path(out)
     if path.is_dir():
         path = path / FILE
-    encoded = _encoded(maps, about)
+    encoded = packed(maps, about)
     storage.write_bytes(path, encoded)
     return {
         "path": str(path),
@@ -129,14 +129,3 @@ def _maps(classifier: Any, records: Sequence[Any], workers: int, quiet: bool) ->
                 found[record.id] = tensor
             bar.advance(len(batch))
     return found
-
-
-def _encoded(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
-    """A safetensors file whose bytes follow from its content: the library orders metadata at random."""
-    from safetensors.torch import save
-
-    raw = save(dict(sorted(tensors.items())), metadata=dict(about))
-    (length,) = struct.unpack("<Q", raw[:8])
-    header = json.dumps(json.loads(raw[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return struct.pack("<Q", len(header)) + header + raw[8 + length :]
