@@ -224,7 +224,7 @@ def test_an_image_takes_milliseconds():
     truth, prediction = random.integers(0, 21, size=(2, 375, 500)).astype(np.uint8)
     best = math.inf
     for _ in range(20):
-        start = time.perf_counter()
+        start = time.thread_time()
         metrics.confusion(truth, prediction, 21)
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.02  # 1 to 2 ms on an idle core; ten times that on a busy one
+        best = min(best, time.thread_time() - start)
+    assert best < 0.02  # 1 to 2 ms of a core; ten times that on a slow one
