@@ -15,28 +15,34 @@ from pseudolabel.records import ImageRecord
 WINDOW = 8  # batches whose records are looked at together for pictures of one size
 
 
-def plan(records: Sequence[ImageRecord], pictures: int) -> Iterator[tuple[ImageRecord, ...]]:
+def plan(
+    records: Sequence[ImageRecord], pictures: int, limit: int | None = None
+) -> Iterator[tuple[ImageRecord, ...]]:
     """Batches of at most `pictures` records of equal picture size.
 
     Args:
         records: in list order.
         pictures: most pictures of a batch, >= 1.
+        limit: only batches that hold one of the first so many records; they are those of the whole list.
 
     Yields:
-        Batches; each record stands in exactly one. Sizes come from the files' headers; a record whose
+        Batches; each record stands in at most one. Sizes come from the files' headers; a record whose
         header cannot be read stands alone, and decoding will tell what is wrong with it.
     """
+    wanted = len(records) if limit is None else min(limit, len(records))
     if pictures == 1:
-        yield from ((record,) for record in records)
+        yield from ((record,) for record in records[:wanted])
         return
     window = WINDOW * pictures
-    for start in range(0, len(records), window):
-        groups: dict[tuple[int, int] | str, list[ImageRecord]] = {}
-        for record in records[start : start + window]:
-            groups.setdefault(_size(record), []).append(record)
+    for start in range(0, wanted, window):
+        groups: dict[tuple[int, int] | str, list[int]] = {}
+        for index in range(start, min(start + window, len(records))):
+            groups.setdefault(_size(records[index]), []).append(index)
         for group in groups.values():
-            for first in range(0, len(group), pictures):
-                yield tuple(group[first : first + pictures])
+            for at in range(0, len(group), pictures):
+                batch = group[at : at + pictures]
+                if batch[0] < wanted:
+                    yield tuple(records[index] for index in batch)
 
 
 def _size(record: ImageRecord) -> tuple[int, int] | str:

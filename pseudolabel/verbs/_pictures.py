@@ -1,8 +1,8 @@
-"""Pictures of a batch, read ahead of the model by threads."""
+"""Pictures of a batch, read ahead of the model by threads, and which of them are already done."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,3 +75,33 @@ def _decoded(picture: Picture) -> Picture:
     except DataFault as error:
         return Picture(picture.record, picture.wanted, sha256=picture.sha256, fault=str(error))
     return Picture(picture.record, picture.wanted, pixels, picture.sha256)
+
+
+class Complete(Mapping[str, dict[str, Any]]):
+    """Manifest lines of the finished pictures that have every file which is wanted now.
+
+    Args:
+        folder: the run's.
+        maps, overlays: whether these files are wanted beside the masks.
+    """
+
+    def __init__(self, folder: storage.RunFolder, *, maps: bool, overlays: bool) -> None:
+        self._finished = folder.finished()
+        self._maps = maps
+        self._overlays = folder.path / "overlays" if overlays else None
+
+    def __getitem__(self, item: str) -> dict[str, Any]:
+        return self._finished[item]
+
+    def __iter__(self) -> Iterator[str]:
+        return (item for item in self._finished if item in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, item: object) -> bool:
+        if item not in self._finished:
+            return False
+        if self._maps and f"maps/{item}.safetensors" not in self._finished[str(item)].get("files", {}):
+            return False
+        return self._overlays is None or (self._overlays / f"{item}.png").is_file()

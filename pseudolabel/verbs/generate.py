@@ -90,6 +90,7 @@ def generate(
         Interrupted: a signal came; the same call goes on.
     """
     from pseudolabel.training.device import pick
+    from pseudolabel.verbs._classifier_of import ClassifierOf
 
     if limit is not None and limit < 1:
         raise UsageFault(f"--limit {limit}: is not above 0 pictures")
@@ -102,7 +103,8 @@ def generate(
     with storage.open_run(out, "generate", fingerprint, overwrite=overwrite, new=new, wait=wait) as folder:
         storage.write_text(folder.path / "recipe.yaml", recipes.dump(chosen))
         storage.write_text(folder.path / "classes.txt", "".join(f"{name}\n" for name in loaded.space.names))
-        run = _Run(chosen, data, loaded, folder, where, workers, limit, on_bad == "stop", quiet)
+        classifier = ClassifierOf(loaded, chosen.maps[0], device=where, batch=chosen.batch)
+        run = _Run(chosen, data, loaded, folder, classifier, workers, limit, on_bad == "stop", quiet)
         return {**run.complete(), "run": str(folder.path)}
 
 
@@ -136,27 +138,22 @@ def _fingerprint(chosen: GenerateRecipe, data: Dataset, loaded: Loaded) -> dict[
     }
 
 
+@dataclass
 class _Run:
     """One call of `generate` after everything was checked."""
 
-    def __init__(
-        self,
-        chosen: GenerateRecipe,
-        data: Dataset,
-        loaded: Loaded,
-        folder: storage.RunFolder,
-        where: torch.device,
-        workers: int,
-        limit: int | None,
-        stop_on_bad: bool,
-        quiet: bool,
-    ) -> None:
-        from pseudolabel.verbs._classifier_of import ClassifierOf
+    chosen: GenerateRecipe
+    data: Dataset
+    loaded: Loaded
+    folder: storage.RunFolder
+    classifier: ClassifierOf
+    workers: int
+    limit: int | None
+    stop_on_bad: bool
+    quiet: bool
 
-        self.chosen, self.data, self.loaded, self.folder = chosen, data, loaded, folder
-        self.workers, self.stop_on_bad, self.quiet = workers, stop_on_bad, quiet
-        self.wanted = dict.fromkeys((record.id for record in data.records[:limit]), True)
-        self.classifier: ClassifierOf = ClassifierOf(loaded, chosen.maps[0], device=where, batch=chosen.batch)
+    def __post_init__(self) -> None:
+        self.wanted = dict.fromkeys((record.id for record in self.data.records[: self.limit]), True)
         self.count = _Count()
 
     def complete(self) -> dict[str, Any]:
@@ -199,6 +196,9 @@ class _Run:
         self.folder.finish(list(self.wanted))
         summary = self._summary(time.monotonic() - begun)
         storage.write_json(self.folder.path / "summary.json", summary)
+        model = self.classifier.model
+        if model.batch < model.asked:
+            console.say(f"memory ran out: {model.batch} items a forward instead of {model.asked}")
         for name in self.count.failed[:10]:
             console.say(f"{name}: no mask; see {storage.PROBLEMS}")
         return summary
@@ -213,13 +213,13 @@ class _Run:
         """Pictures of one batch after the other, read ahead."""
         from pseudolabel.classifier.feed import ahead
         from pseudolabel.verbs._batches import plan
-        from pseudolabel.verbs._pictures import read_batch
+        from pseudolabel.verbs._pictures import Complete, read_batch
 
-        finished = _Complete(self.folder, self.chosen)
-        batches = plan(self.data.records, self.classifier.pictures)
-        wanted = (batch for batch in batches if any(record.id in self.wanted for record in batch))
+        output = self.chosen.output
+        finished = Complete(self.folder, maps=output.maps, overlays=output.overlays)
+        batches = plan(self.data.records, self.classifier.pictures, self.limit)
         read = partial(read_batch, wanted=self.wanted, finished=finished)
-        for _, pictures in ahead(wanted, read, workers=self.workers, depth=self.workers + 2):
+        for _, pictures in ahead(batches, read, workers=self.workers, depth=self.workers + 2):
             yield pictures
 
     def _jobs(self, pictures: list[Picture], advance: Callable[[], None]) -> list[Job]:
@@ -300,7 +300,6 @@ class _Run:
             remedy = "look at picture and classifier; a lower precision or a broken weight does this"
             self._fail(record, "not_finite", done.made.fault or "no mask", remedy, advance)
             return
-        self.folder.record(done.entry)
         if done.made.flat:
             names = ", ".join(self.loaded.space.names[c] for c in done.made.flat)
             self.folder.problem(
@@ -310,6 +309,7 @@ class _Run:
                 "nothing is found there; look at the picture",
                 item=done.job.id,
             )
+        self.folder.record(done.entry)  # last: a kill before it does the picture again, note and all
         self.count.done += 1
         advance()
 
@@ -365,31 +365,6 @@ class _Run:
                 "timm": timm.__version__,
             },
         }
-
-
-class _Complete(Mapping[str, dict[str, Any]]):
-    """Manifest lines of pictures that have every file which the recipe asks for."""
-
-    def __init__(self, folder: storage.RunFolder, chosen: GenerateRecipe) -> None:
-        self._finished = folder.finished()
-        self._maps = chosen.output.maps
-        self._overlays = folder.path / "overlays" if chosen.output.overlays else None
-
-    def __getitem__(self, item: str) -> dict[str, Any]:
-        return self._finished[item]
-
-    def __iter__(self) -> Iterator[str]:
-        return (item for item in self._finished if item in self)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __contains__(self, item: object) -> bool:
-        if item not in self._finished:
-            return False
-        if self._maps and f"maps/{item}.safetensors" not in self._finished[str(item)].get("files", {}):
-            return False
-        return self._overlays is None or (self._overlays / f"{item}.png").is_file()
 
 
 def _no_maps() -> Any:

@@ -431,6 +431,9 @@ def test_batches_hold_one_size_and_every_record_once(place: Path) -> None:
     ]
     assert all(len({size[record.id] for record in batch}) == 1 for batch in batches)
     assert [len(batch) for batch in plan(records, 1)] == [1] * 8
+    first = [[record.id for record in batch] for batch in plan(records, 3, limit=2)]
+    assert first == [["p0", "p2", "p3"], ["p1", "p5"]], "the batches of the whole list"
+    assert [batch[0].id for batch in plan(records, 1, limit=2)] == ["p0", "p1"]
     many = records * 20  # several windows
     assert sorted(record.id for batch in plan(many, 2) for record in batch) == sorted(r.id for r in many)
 
