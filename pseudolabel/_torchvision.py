@@ -7,20 +7,22 @@ and the native decoders stay away. The first try comes before the definition, so
 whole torchvision is untouched.
 """
 
+from typing import Any
+
 import torch
 
 from pseudolabel.errors import EnvironmentFault
 
-_LIBRARY: list[torch.library.Library] = []  # the definition lives as long as its library object
+_LIBRARY: list[Any] = []  # the definition lives as long as its library object
 
 
 def _import() -> None:
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise EnvironmentFault(_remedy(error)) from error
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _LIBRARY.append(library)

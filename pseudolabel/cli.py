@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +28,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
+OnBad = Annotated[
+    Literal["skip", "stop"], typer.Option(help="A broken picture: skip (exit 1 at the end) or stop.")
+]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Processes beside the model; no byte depends on it.")
 ]
@@ -65,7 +68,7 @@ def train(
 def generate(
     recipe: Path, out: Out, set_: Set = None, device: Device = "auto", workers: Workers = None,
     limit: Limit = None,
-    on_bad: Annotated[str, typer.Option(help="A broken picture: skip (exit 1 at the end) or stop.")] = "skip",
+    on_bad: OnBad = "skip",
     overwrite: Overwrite = False, new: New = False, wait: Wait = False,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
