@@ -147,6 +147,8 @@ def load_network(run: Path, which: str = "last", space: LabelSpace | None = None
     Raises:
         DataFault: missing, damaged, newer than this program, or of other classes.
     """
+    import torch
+
     from segtrain.networks import SegmentationNetwork
 
     path = locate(run, which)
@@ -155,6 +157,7 @@ def load_network(run: Path, which: str = "last", space: LabelSpace | None = None
     compare(path, header, space or header.space, header.architecture)
     network = SegmentationNetwork(header.architecture, len(header.space.names))
     _copy(path, network, tensors)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Loaded(network.eval(), header, storage.sha256_file(path))
 
 

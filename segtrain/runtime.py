@@ -13,11 +13,25 @@ from typing import TYPE_CHECKING
 
 from pseudolabel.errors import EnvironmentFault
 from pseudolabel.training import device as devices
+from pseudolabel.training.allocator import keep_pages
 
 if TYPE_CHECKING:
+    import torch
     from lightning_fabric import Fabric
 
 PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "float16": "16-mixed"}
+
+
+def place(device: str) -> torch.device:
+    """The device of a name, and a C library that suits work on it.
+
+    Raises:
+        UsageFault, EnvironmentFault: see `pseudolabel.training.device.pick`.
+    """
+    found = devices.pick(device)
+    if found.type == "cpu":
+        keep_pages()
+    return found
 
 
 def launch(device: str, precision: str) -> Fabric:
@@ -32,11 +46,11 @@ def launch(device: str, precision: str) -> Fabric:
     """
     import torch
 
-    place = devices.pick(device)
-    if precision == "float16" and place.type != "cuda":
+    where = place(device)
+    if precision == "float16" and where.type != "cuda":
         raise EnvironmentFault("precision: float16 needs a GPU to be of use; take bf16 or float32")
-    if precision == "bf16" and place.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise EnvironmentFault(f"precision: {place} has no bf16; take float16 or float32")
+    if precision == "bf16" and where.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise EnvironmentFault(f"precision: {where} has no bf16; take float16 or float32")
     for name in ("lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     from lightning_fabric import Fabric
@@ -45,8 +59,8 @@ def launch(device: str, precision: str) -> Fabric:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Fabric's advice on devices that were left out on purpose
         fabric = Fabric(
-            accelerator=place.type,
-            devices=local if local * nodes > 1 or place.type == "cpu" else [place.index or 0],
+            accelerator=where.type,
+            devices=local if local * nodes > 1 or where.type == "cpu" else [where.index or 0],
             num_nodes=nodes,
             strategy="ddp" if local * nodes > 1 else "auto",
             precision=PRECISIONS[precision],  # type: ignore[arg-type]

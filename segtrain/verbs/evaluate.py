@@ -50,19 +50,19 @@ def evaluate(
     Raises:
         DataFault: the checkpoint is of other classes, or a picture or mask cannot be used.
     """
-    from pseudolabel.training import device as devices
     from segtrain.checkpoint import load_network
+    from segtrain.runtime import place
 
     folder = Path(run)
     recipe = recipes.load(_recipe_of(folder), SegRecipe, overrides)
     pairs = pair_up(read_data(recipe.data, recipe.validation))
     loaded = load_network(folder, checkpoint, pairs.space)
-    place = devices.pick(device)
-    network = loaded.network.to(place)
+    where = place(device)
+    network = loaded.network.to(where)
     found = figures_of(
         network,
         pairs,
-        place,
+        where,
         average_over=tuple(average_over) if average_over is not None else recipe.average_over,
         workers=workers,
         quiet=quiet,

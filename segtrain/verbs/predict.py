@@ -45,17 +45,17 @@ def predict(
     Raises:
         DataFault: no picture, or two of one name; with `stop` the first broken one.
     """
-    from pseudolabel.training import device as devices
     from segtrain.checkpoint import load_network
     from segtrain.dataset import whole_pictures
+    from segtrain.runtime import place
     from segtrain.scoring import predict as predict_one
 
     if on_bad not in ("stop", "skip"):
         raise UsageFault(f"--on-bad {on_bad}: not known; choose stop or skip")
     pairs = _pictures(images)
     loaded = load_network(Path(run), checkpoint)
-    place = devices.pick(device)
-    network, space = loaded.network.to(place), loaded.header.space
+    where = place(device)
+    network, space = loaded.network.to(where), loaded.header.space
     fingerprint = {"checkpoint": loaded.sha256, "classes": list(space.names)}
     start = time.monotonic()
     with (
@@ -80,7 +80,7 @@ def predict(
                     folder.problem(pair.image.name, "picture", what, remedy or "replace the picture")
                     bad += 1
                 else:
-                    mask = predict_one(network, item, place)
+                    mask = predict_one(network, item, where)
                     data = masks.encode_mask(mask)
                     storage.write_bytes(folder.path / f"{pair.id}.png", data)
                     folder.record(
@@ -104,7 +104,7 @@ def predict(
         "problems": problems,
         "seconds": round(seconds, 2),
         "images_per_second": round(len(todo) / seconds, 2),
-        "device": str(place),
+        "device": str(where),
     }
 
 
