@@ -40,6 +40,7 @@ class Lock:
         self.folder = folder
         self.token = uuid.uuid4().hex
         self._owner = os.getpid()
+        self._kernel = True  # whether the file system has locks
         try:
             self._descriptor = self._take(wait)
             self._sign()
@@ -53,7 +54,10 @@ class Lock:
         Raises:
             EnvironmentFault: the token in the lock file is another's.
         """
-        if _holder(self.folder).get("token") != self.token:
+        found = _holder(self.folder)
+        if not found and self._kernel:
+            return  # somebody removed the file; the lock holds
+        if found.get("token") != self.token:
             raise EnvironmentFault(
                 f"{self.folder}: another process has written here meanwhile; start again in a new folder"
             )
@@ -63,7 +67,8 @@ class Lock:
         if self._descriptor is None or os.getpid() != self._owner:
             return
         with contextlib.suppress(OSError):
-            os.unlink(self.folder / NAME)  # while held: see `_take`
+            if self._is_current(self._descriptor, self.folder / NAME):
+                os.unlink(self.folder / NAME)  # while held: see `_take`
         self.forget()
         _held.discard(self)
 
@@ -98,6 +103,7 @@ class Lock:
                 if error.errno not in NO_LOCKS:
                     os.close(descriptor)
                     raise
+                self._kernel = False
                 console.say(f"{self.folder}: this file system has no locks; let one process write here")
             if self._is_current(descriptor, path):
                 return descriptor

@@ -274,7 +274,7 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 def _check_inside(path: Path) -> None:
     """Refuse a path below an open run folder that climbs, or that goes through a link."""
-    for root in _roots:
+    for root in tuple(_roots):
         if root in path.parents:
             if ".." in path.relative_to(root).parts:
                 raise OSError(errno.ELOOP, "the path climbs out of the output folder", str(path))

@@ -161,6 +161,15 @@ def _live(total: int, label: str, done: int) -> Iterator[Bar]:
             _bars.remove(live)
 
 
+def _shout(*texts: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, "".join(texts).encode())
+
+
+# A forked worker shares the terminal but not the thread that draws the bar, whose lock may be held.
+os.register_at_fork(after_in_child=_bars.clear)
+
+
 class Stop:
     """Whether somebody asked to stop.
 
@@ -197,11 +206,13 @@ def interruptible() -> Iterator[Stop]:
         times += 1
         stop.exit_code = _exit_code(number)
         stop.requested = True
+        # Straight to the descriptor: the signal may have struck in the middle of a print.
         if times == 1:
-            say("stopping after the current item; once more to leave now")
+            _shout("\n" if _bars else "", "stopping after the current item; once more to leave now\n")
         elif times == 2:
             _raise(number)
         else:
+            _shout("\x1b[?25h" if _bars else "")  # the cursor, which a bar hides
             os._exit(stop.exit_code)
 
     with _handlers(handle):

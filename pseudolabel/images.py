@@ -138,7 +138,7 @@ def _rgb(path: Path, picture: Image) -> NDArray[np.uint8]:
         from PIL import ImageChops
 
         picture = ImageChops.invert(picture)  # Pillow took Adobe's inversion for granted
-    return np.array(picture.convert("RGB"))
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _sixteen(path: Path, picture: Image) -> NDArray[np.uint8]:

@@ -415,28 +415,34 @@ def test_f20_wait(holder: tuple[Path, int], capfd: pytest.CaptureFixture[str]) -
             storage.write_text(run.path / "waited", "")
 
     waiting = forked(wait)
-    time.sleep(0.3)
+    told = ""
+    while "waiting" not in told:
+        told += capfd.readouterr().err
+        time.sleep(0.01)
     assert not (out / "waited").exists()
     os.kill(child, signal.SIGKILL)
     ended(child)
     assert ended(waiting) == 0
     assert (out / "waited").exists()
-    assert capfd.readouterr().err.count(f"in use by process {child}") == 1
+    told += capfd.readouterr().err
+    assert told.count(f"in use by process {child}") == 1
 
 
 def test_f20_a_worker_that_outlives_a_killed_holder_does_not_keep_the_lock(tmp_path: Path) -> None:
     told, ready = os.pipe()
 
+    def work() -> None:
+        os.write(ready, os.getpid().to_bytes(4, "big"))
+        time.sleep(30)
+
     def hold() -> None:
         with storage.open_run(tmp_path / "run", "generate", {}):
-            worker = forked(lambda: time.sleep(30))
-            os.write(ready, worker.to_bytes(4, "big"))
+            forked(work)
             time.sleep(30)
 
     child = forked(hold)
     worker = int.from_bytes(os.read(told, 4), "big")
     try:
-        time.sleep(0.05)  # the worker forgets the lock as its first act
         os.kill(child, signal.SIGKILL)
         ended(child)
         os.kill(worker, 0)
@@ -469,6 +475,15 @@ def test_f20_without_locks_an_intruder_is_noticed_at_the_end(
             with pytest.raises(EnvironmentFault, match="another process has written here"):
                 first.finish([])
             second.finish([])
+        with pytest.raises(EnvironmentFault, match="another process has written here"):
+            first.finish([])
+
+
+def test_f20_a_lock_file_that_somebody_removed_does_not_cost_the_run(tmp_path: Path) -> None:
+    with storage.open_run(tmp_path / "run", "generate", {}) as run:
+        (run.path / ".lock").unlink()
+        run.finish([])
+    assert (tmp_path / "run" / storage.MANIFEST).exists()
 
 
 def keys_of(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
