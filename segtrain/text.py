@@ -46,9 +46,9 @@ def inspection(result: Mapping[str, Any]) -> str:
 
 def comparison(result: Mapping[str, Any]) -> str:
     """Result of `seg compare`."""
-    from segtrain.comparison.table import markdown
+    from segtrain.comparison.table import terminal
 
-    return markdown(result)
+    return terminal(result)
 
 
 FORMS: dict[str, Callable[[Mapping[str, Any]], str]] = {

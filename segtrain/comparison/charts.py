@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 # Paul Tol's bright scheme, apart for colour-blind eyes; the truth is grey.
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE")
 TRUTH = "#8A9099"
+MOST_NAMED = 8  # curves in a legend
 INK, GRID = "#20262E", "#E6E9ED"
 STYLE: Any = {
     "font.size": 10,
@@ -22,6 +24,8 @@ STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
     "svg.hashsalt": "comparison",  # the same figures give the same bytes
+    "svg.fonttype": "none",  # letters stay letters: a browser has fonts for any script
+    "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial"],  # the first is what widths are measured in
     "text.parse_math": False,  # a name with dollar signs is a name
 }
 
@@ -81,7 +85,8 @@ def thresholds(routes: Sequence[Mapping[str, Any]], split: str) -> str | None:
         panels[0].set_ylabel(f"mask mIoU on {_short(split)}, %")
         if regions:
             panels[1].set_xlabel(f"mask NDR-recall on {_short(split)}, %")
-        panels[-1].legend(frameon=False, loc="best")
+        if len(swept) <= MOST_NAMED:  # more would bury the curves; the table's dots tell them apart
+            panels[-1].legend(frameon=False, loc="best")
 
     return _svg(draw, (11.8 if regions else 6.0, 3.7))
 
@@ -118,7 +123,8 @@ def _svg(draw: Any, size: tuple[float, float]) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of the measuring, not the showing
         # Figure and canvas by hand: pyplot would keep global state and might look for a screen.
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
@@ -134,6 +140,6 @@ def _figure(route: Mapping[str, Any], key: str) -> float | None:
 
 
 def _short(text: str) -> str:
-    """A name that fits beside a bar; what does not print is left out, for the font has no sign for it."""
+    """A name that fits beside a bar; what does not print is left out, for XML cannot hold it."""
     shown = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
     return shown if len(shown) <= 24 else shown[:23] + "…"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pseudolabel import __version__, console
-from pseudolabel.figures.text import percent
+from pseudolabel.figures.text import percent, table
 from pseudolabel.recipe import ReaderStep, plain
 from segtrain.comparison.plan import Plan
 from segtrain.comparison.stages import Outcome, Results
@@ -65,9 +65,9 @@ def verdict(found: Mapping[str, Any]) -> list[str]:
     best, others = made[0], made[1:]
     said = f"The network trained on {best['name']} reaches {_miou(best)} mIoU on {split}"
     if others:
-        said += ", against " + " and ".join(f"{_miou(row)} on {row['name']}" for row in others)
-    if best["share"] is not None:
-        truth = next(row for row in found["routes"] if row["kind"] == "truth")
+        said += ", against " + _listed([f"{_miou(row)} on {row['name']}" for row in others])
+    truth = next((row for row in found["routes"] if row["kind"] == "truth"), None)
+    if truth is not None and best["share"] is not None:
         said += f"; that is {percent(best['share'])} % of the {_miou(truth)} that the ground truth gives"
     sentences = [said + "."]
     scored = [row for row in made if row["report"] is not None]
@@ -110,6 +110,23 @@ def markdown(found: Mapping[str, Any]) -> str:
         "CAM of the classifier exceeds 0.25 of its maximum, and the rest of each object.",
         "",
     ]
+    return "\n".join(lines)
+
+
+def terminal(found: Mapping[str, Any]) -> str:
+    """The comparison for a terminal; what does not print is escaped."""
+    head = columns(found)
+    rows = [[console.escape(cell(row)) for _, cell in head] for row in found["routes"]]
+    split = console.escape(found["splits"]["report"]["name"])
+    lines = [
+        f"On {split}, {found['splits']['report']['images']} pictures, in %:",
+        "",
+        table([title for title, _ in head], rows),
+        "",
+        *(console.escape(sentence) for sentence in found["verdict"]),
+    ]
+    if "run" in found:
+        lines += ["", f"Report: {console.escape(found['run'])}/report.html"]
     return "\n".join(lines)
 
 
@@ -215,6 +232,10 @@ def _versions() -> dict[str, str]:
 
 def _miou(row: Mapping[str, Any]) -> str:
     return f"{percent(row['network']['miou'])} %"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def _seconds(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,201 @@
+"""A comparison from end to end, what it does not do again, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pseudolabel import storage
+from pseudolabel.errors import DataFault, UsageFault
+from segtrain.comparison import kept, stages
+
+Compare = Callable[..., dict[str, Any]]
+VERBS = ("train_classifier", "generate", "reference", "sweep", "refine", "evaluate_masks")
+
+
+@pytest.fixture(scope="module")
+def whole(compare: Compare, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A finished comparison and what it returned."""
+    out = tmp_path_factory.mktemp("compare") / "out"
+    return out, compare(out)
+
+
+@pytest.fixture
+def again(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    """A copy of it, to work on."""
+    return Path(shutil.copytree(whole[0], tmp_path / "again"))
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    """Every file that holds a result, not when or how fast it was made."""
+    left_out = {"summary.json", "comparison.json", "sweep.json", ".lock"}
+    return {
+        str(path.relative_to(folder)): storage.sha256_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in left_out
+    }
+
+
+def test_every_stage_leaves_its_own_run(whole: tuple[Path, dict[str, Any]]) -> None:
+    out, found = whole
+    cam, crops, truth = found["routes"]
+    for folder in ("cam", "crop-saliency"):
+        place = out / "routes" / folder
+        assert len(list((place / "train" / "maps").iterdir())) == 8
+        assert len(list((place / "report" / "masks").iterdir())) == 4
+        swept = storage.read_json(place / "train" / "sweep.json")
+        row = cam if folder == "cam" else crops
+        assert row["threshold"] == swept["best"]["threshold"]
+        assert swept["split"] == "train"
+        for split in ("train", "report"):
+            made = place / f"{split}-masks"
+            score = storage.read_json(place / f"{split}-evaluation.json")
+            assert row[split]["miou"] == score["miou"]
+            assert row[split]["ndr_recall"] == score["ndr_recall"]
+            assert set(row[split]["parts"]) >= {"part_recall", "body_recall"}
+            assert score["split"] == ("train" if split == "train" else "val")
+            assert f"threshold: {row['threshold']}" in (made / "recipe.yaml").read_text()
+        # the figure that picked the threshold is the figure of the masks that were trained on
+        assert row["train"]["miou"] == pytest.approx(swept["best"]["miou"], abs=1e-12)
+    for row in found["routes"]:
+        assert row["network"]["images"] == 4
+        assert row["share"] == pytest.approx(row["network"]["miou"] / truth["network"]["miou"])
+    assert truth["report"] is None
+    assert truth["share"] == 1
+    assert {split: told["sha256"] for split, told in found["references"].items()} == {
+        split: storage.sha256_file(out / "reference" / f"{split}.safetensors") for split in stages.SPLITS
+    }
+    assert cam["report"]["reference"]["sha256"] == found["references"]["report"]["sha256"]
+    assert crops["report"]["reference"] == cam["report"]["reference"]
+
+
+def test_networks_were_trained_on_the_masks_of_their_route(whole: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = whole
+    for folder, masks in (("cam", "routes/cam/train-masks"), ("ground-truth", "null")):
+        text = (out / "routes" / folder / "network" / "recipe.yaml").read_text()
+        line = next(line for line in text.splitlines() if line.startswith("masks:"))
+        assert line.rstrip("'\"").endswith(masks)
+
+
+def test_written_up_without_a_place(whole: tuple[Path, dict[str, Any]], recipes: Path, scenes: Path) -> None:
+    out, found = whole
+    assert storage.read_json(out / "comparison.json") == {k: v for k, v in found.items() if k != "run"}
+    for name in ("comparison.json", "comparison.md", "report.html"):
+        text = (out / name).read_text()
+        assert all(str(place) not in text for place in (out, recipes, scenes, Path.home())), name
+        assert "/tmp" not in text
+    assert (out / "pictures.png").is_file()
+
+
+def test_what_is_finished_is_not_made_again(
+    again: Path, compare: Compare, whole: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the copy lies elsewhere, and no byte depends on where
+    before = bytes_of(again)
+    called: list[str] = []
+    for name in ("sweep", "reference", "evaluate_masks"):
+        monkeypatch.setattr(stages, name, lambda *a, name=name, **k: called.append(name))
+    found = compare(again)
+    assert called == []
+    after = bytes_of(again)
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    assert {Path(name).name for name in changed} <= {"recipe.yaml"}  # holds where its data lie
+    assert {**found, "run": ""} == {**whole[1], "run": ""}
+
+
+def test_a_route_added_costs_only_itself(
+    again: Path, compare: Compare, recipes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (recipes / "compare.yaml").read_text()
+    added = "  - {name: masks, masks: " + str(again / "routes/cam/train-masks/masks") + "}\n  - {name: ground"
+    (recipes / "wider.yaml").write_text(text.replace("  - {name: ground", added))
+    trained: list[str] = []
+    real = stages.evaluate_masks
+    monkeypatch.setattr(
+        stages, "evaluate_masks", lambda **k: trained.append(str(k.get("masks"))) or real(**k)
+    )
+    before = storage.sha256_file(again / "routes/cam/network/checkpoints/last.safetensors")
+    found = compare(again, file="wider.yaml")
+    assert len(trained) == 1
+    assert [row["name"] for row in found["routes"]] == ["CAM", "crop saliency", "masks", "ground truth"]
+    same, cam = found["routes"][2], found["routes"][0]
+    assert (same["kind"], same["threshold"], same["report"]) == ("masks", None, None)
+    assert same["train"]["miou"] == cam["train"]["miou"]
+    assert same["network"]["miou"] == cam["network"]["miou"]  # the same masks give the same network
+    assert storage.sha256_file(again / "routes/cam/network/checkpoints/last.safetensors") == before
+
+
+def test_f21_another_configuration_is_refused_by_the_stage_that_differs(
+    again: Path, compare: Compare
+) -> None:
+    with pytest.raises(UsageFault, match=r"stage CAM: maps on train: .*batch: 16 -> 5.*--overwrite"):
+        compare(again, "routes.0.set=[batch=5]")
+    crops = storage.sha256_file(again / "routes/crop-saliency/train/manifest.jsonl")
+    found = compare(again, "routes.0.set=[batch=5]", overwrite=True)
+    assert (again / "routes/cam/train.old-1").is_dir()
+    assert not (again / "routes/crop-saliency/train.old-1").exists()
+    assert storage.sha256_file(again / "routes/crop-saliency/train/manifest.jsonl") == crops
+    assert found["recipes"]["CAM"]["batch"] == 5
+
+
+def test_thresholds_of_the_recipes(again: Path, compare: Compare) -> None:
+    found = compare(again, "threshold=recipe", overwrite=True)  # other masks, so another network
+    cam = found["routes"][0]
+    assert (cam["threshold"], cam["threshold_picked"]) == (0.31, "the recipe's own")
+    evaluation = storage.read_json(again / "routes/cam/report-evaluation.json")
+    assert cam["report"]["miou"] == evaluation["miou"]
+    assert not any("picked" in sentence for sentence in found["verdict"])
+
+
+def test_a_stage_that_fails_is_named(compare: Compare, tmp_path: Path) -> None:
+    with pytest.raises(DataFault, match=r"stage CAM: maps on train: .*nowhere"):
+        compare(tmp_path / "out", "classifier={run: nowhere}")
+    with pytest.raises(DataFault, match=r"stage data: .*holds other scenes"):
+        compare(tmp_path / "out2", "data.seed=7")
+
+
+def test_a_strange_folder_is_left_alone(compare: Compare, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageFault, match="holds files that no run has made"):
+        compare(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_pictures_are_spread_over_the_list(compare: Compare, scenes: Path) -> None:
+    from pseudolabel.records import Dataset, ImageRecord, LabelSpace
+
+    space = LabelSpace(("background", "cat"))
+    there = Path("mask.png")
+    records = tuple(ImageRecord(str(i), Path(f"{i}.jpg"), (1,), there) for i in range(10))
+    assert stages._shown(Dataset(records, space), 2) == ("2", "7")
+    assert stages._shown(Dataset(records, space), 0) == ()
+    assert len(stages._shown(Dataset(records[:3], space), 8)) == 3
+    twins = (
+        ImageRecord("a/1", Path("a/1.jpg"), (1,), there),
+        ImageRecord("b/1", Path("b/1.jpg"), (1,), there),
+    )
+    assert len(stages._shown(Dataset(twins, space), 8)) == 1
+
+
+def test_kept_until_what_it_was_made_from_changes(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make() -> dict[str, Any]:
+        made.append(1)
+        (tmp_path / "file").write_text("x" * len(made))
+        return {"count": len(made), "sha256": storage.sha256_file(tmp_path / "file")}
+
+    file = {tmp_path / "file": "sha256"}
+    assert kept.kept(tmp_path / "note.json", {"a": 1}, make, file)["count"] == 1
+    assert kept.kept(tmp_path / "note.json", {"a": 1}, make, file)["count"] == 1
+    assert kept.kept(tmp_path / "note.json", {"a": 2}, make, file)["count"] == 2
+    (tmp_path / "file").write_text("damaged")
+    assert kept.kept(tmp_path / "note.json", {"a": 2}, make, file)["count"] == 3
+    (tmp_path / "file").unlink()
+    assert kept.kept(tmp_path / "note.json", {"a": 2}, make, file)["count"] == 4
+    assert json.loads((tmp_path / "note.json").read_text())["result"]["count"] == 4
