@@ -79,11 +79,14 @@ def train(
         NumericFault: a loss is not finite.
         Interrupted: a signal came; the same call goes on.
     """
+    from pseudolabel.training.allocator import keep_pages
     from pseudolabel.training.device import pick
 
     begun = time.monotonic()
     chosen = recipes.load(recipe, TrainRecipe, overrides)
     where = pick(device)
+    if where.type == "cpu":
+        keep_pages()
     start = _prepare(chosen)
     with storage.open_run(out, "train", start.fingerprint, overwrite=overwrite, new=new, wait=wait) as run:
         found = _finished(run.path, chosen.schedule.epochs)
