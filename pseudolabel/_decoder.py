@@ -57,7 +57,6 @@ def opened(path: Path, formats: tuple[str, ...] = FORMATS, limit: int = LIMIT) -
             file.seek(0)
             if not head:
                 raise DataFault(f"{path}: is empty (0 bytes); copy it again")
-            _check_webp(path, head, limit)
             with _identified(path, file, head, formats) as picture:
                 _check_size(path, picture.height, picture.width, limit)
                 yield picture
@@ -115,25 +114,6 @@ def _check_size(path: Path, height: int, width: int, limit: int) -> None:
             f"{path}: is {height} x {width}, {height * width / 1e6:.0f} million pixels, above the limit of "
             f"{limit / 1e6:.0f} million; shrink it"
         )
-
-
-def _check_webp(path: Path, head: bytes, limit: int) -> None:
-    """Look at the size of a WebP before its decoder does, which takes memory for the whole canvas."""
-    if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 30:
-        return
-    kind = head[12:16]
-    if kind == b"VP8X":
-        width = 1 + int.from_bytes(head[24:27], "little")
-        height = 1 + int.from_bytes(head[27:30], "little")
-    elif kind == b"VP8L":
-        bits = int.from_bytes(head[21:25], "little")
-        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    elif kind == b"VP8 ":
-        width = int.from_bytes(head[26:28], "little") & 0x3FFF
-        height = int.from_bytes(head[28:30], "little") & 0x3FFF
-    else:
-        return
-    _check_size(path, height, width, limit)
 
 
 def _told_by_content(head: bytes) -> str:

@@ -39,7 +39,6 @@ class Lock:
     def __init__(self, folder: Path, wait: bool) -> None:
         self.folder = folder
         self.token = uuid.uuid4().hex
-        self._owner = os.getpid()
         self._kernel = True  # whether the file system has locks
         try:
             self._descriptor = self._take(wait)
@@ -63,8 +62,8 @@ class Lock:
             )
 
     def release(self) -> None:
-        """Remove the lock file and free the lock; nothing in a forked child."""
-        if self._descriptor is None or os.getpid() != self._owner:
+        """Remove the lock file and free the lock; nothing in a forked child, which has forgotten it."""
+        if self._descriptor is None:
             return
         with contextlib.suppress(OSError):
             if self._is_current(self._descriptor, self.folder / NAME):

@@ -15,7 +15,6 @@ import json
 import math
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -156,10 +155,8 @@ def sweep(root: Path) -> int:
     for folder, _, names in os.walk(root):
         for name in names:
             if TEMPORARY.fullmatch(name):
-                place = os.path.join(folder, name)
-                if stat.S_ISREG(os.lstat(place).st_mode):
-                    os.unlink(place)
-                    count += 1
+                os.unlink(os.path.join(folder, name))
+                count += 1
     return count
 
 

@@ -103,9 +103,7 @@ def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
 
 
 def _orientation(picture: Image) -> int:
-    """EXIF orientation 1..8 that is still to be applied; 1 where it is absent or senseless."""
-    if picture.format == "TIFF":
-        return 1  # Pillow has turned the pixels when it loaded them
+    """EXIF orientation 1..8; 1 where it is absent or senseless, and of a TIFF: Pillow turns it on loading."""
     found = picture.getexif().get(ORIENTATION, 1)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 

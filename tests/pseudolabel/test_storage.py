@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import errno
+import fcntl
 import functools
 import hashlib
 import json
@@ -477,6 +478,25 @@ def test_f20_without_locks_an_intruder_is_noticed_at_the_end(
             second.finish([])
         with pytest.raises(EnvironmentFault, match="another process has written here"):
             first.finish([])
+
+
+def test_f20_a_lock_on_a_file_that_has_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The holder leaves, and another comes, between our opening of the file and our lock on it."""
+    flock, rivals = fcntl.flock, []
+
+    def late(descriptor: int, how: int) -> None:
+        if not rivals:
+            (tmp_path / "run" / ".lock").unlink()
+            rivals.append(os.open(tmp_path / "run" / ".lock", os.O_RDWR | os.O_CREAT))
+            flock(rivals[0], fcntl.LOCK_EX)
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(EnvironmentFault, match="in use"), storage.open_run(tmp_path / "run", "generate", {}):
+        pass
+    os.close(rivals[0])
+    with storage.open_run(tmp_path / "run", "generate", {}):
+        pass
 
 
 def test_f20_a_lock_file_that_somebody_removed_does_not_cost_the_run(tmp_path: Path) -> None:
