@@ -27,7 +27,8 @@ PAYLOADS = [
 
 def scores(**changed: Any) -> dict[str, Any]:
     return {
-        "images": 4, "miou": 0.4, "classes_averaged": 3, "dr_recall": 0.9, "ndr_recall": 0.2,
+        "images": 4, "miou": 0.4, "miou_interval": {"low": 0.3, "high": 0.5, "level": 0.95, "draws": 9},
+        "classes_averaged": 3, "dr_recall": 0.9, "ndr_recall": 0.2,
         "fg_precision": 0.5, "parts": None, "reference": None, **changed,
     }  # fmt: skip
 
