@@ -109,13 +109,9 @@ def _type(annotation: Any) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, BaseModel):
         return "{}"
-    if isinstance(value, (tuple, list)):
-        return str(list(value))
-    return (
-        {None: "null", True: "true", False: "false"}.get(value, str(value))
-        if not isinstance(value, dict)
-        else str(value)
-    )
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(list(value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def bricks() -> str:

@@ -58,7 +58,7 @@ class Explained:
     @property
     def head(self) -> Tensor:
         """(C, D) weights of the linear head; row c - 1 is class c."""
-        weight: Tensor = self.network.head.weight  # type: ignore[union-attr, assignment]
+        weight: Tensor = self.network.head.weight
         return weight
 
     def place(self, images: Tensor) -> Tensor:
@@ -67,12 +67,12 @@ class Explained:
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) normalised -> (B, D, h', w')."""
-        found: Tensor = self.network.features(images)  # type: ignore[operator]
+        found: Tensor = self.network.features(images)
         return found
 
     def logits_of(self, features: Tensor) -> Tensor:
         """(B, D, h', w') -> (B, C)."""
-        found: Tensor = self.network.head(features.mean(dim=(2, 3)))  # type: ignore[operator]
+        found: Tensor = self.network.head(features.mean(dim=(2, 3)))
         return found
 
     def logits(self, images: Tensor) -> Tensor:
