@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 
 import pseudolabel
 from pseudolabel import storage
@@ -21,7 +23,7 @@ from pseudolabel.records import LabelSpace
 from pseudolabel.verbs.generate import generate
 from pseudolabel.verbs.refine import refine
 
-IDS = tuple(f"{index:03d}" for index in range(18))
+IDS = tuple(f"{index:03d}" for index in range(8))
 EMPTY = IDS[4]  # has no label
 
 
@@ -50,7 +52,7 @@ def recipe_of(root: Path, **changes: object) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """18 pictures of three classes, a classifier that knows nothing, and a run with stored maps."""
+    """Eight pictures of three classes, a classifier that knows nothing, and a run with stored maps."""
     root = tmp_path_factory.mktemp("refine")
     random = np.random.default_rng(0)
     lists = root / "voc" / "ImageSets" / "Segmentation"
@@ -82,7 +84,7 @@ def files_of(folder: Path, *names: str) -> dict[str, bytes]:
     return found
 
 
-def manifest(folder: Path) -> list[dict[str, object]]:
+def manifest(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in (folder / "manifest.jsonl").read_text().splitlines()]
 
 
@@ -91,12 +93,12 @@ def test_without_a_change_it_is_what_generate_wrote(made: Path, tmp_path: Path) 
     summary = refine(made / "run", tmp_path / "out", workers=0, quiet=True)
     assert files_of(made / "run", "**/*") == before, "the source is only read"
     assert {key: summary[key] for key in ("images", "done", "skipped", "failed")} == {
-        "images": 18, "done": 18, "skipped": 0, "failed": 0,
+        "images": 8, "done": 8, "skipped": 0, "failed": 0,
     }  # fmt: skip
     assert summary["run"] == str(tmp_path / "out")
     masks = files_of(tmp_path / "out", "masks/*.png")
     assert masks == files_of(made / "run", "masks/*.png")
-    assert len(masks) == 18
+    assert len(masks) == 8
     shown = {
         int(value) for one in IDS for value in np.unique(read_mask(tmp_path / "out/masks" / f"{one}.png"))
     }
@@ -127,16 +129,17 @@ def test_a_change_gives_what_generate_gives_with_it(made: Path, tmp_path: Path, 
 
 @pytest.mark.parametrize(("resolver", "workers"), [("constant", 3), ("superpixel", 1)])
 def test_workers_and_processes_change_no_byte(
-    made: Path, tmp_path: Path, resolver: str, workers: int
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resolver: str, workers: int
 ) -> None:
     """Threads for the first, a process for the second, whose brick is one of the CPU."""
+    monkeypatch.setattr("pseudolabel.verbs.refine.SMALL", 1)
     changes = [f"resolver={{name: {resolver}, threshold: 0.25}}", "output.overlays=true"]
     for count in (0, workers):
         refine(made / "run", tmp_path / str(count), overrides=changes, workers=count, quiet=True)
     wanted = ("masks/*", "overlays/*", "manifest.jsonl", "problems.jsonl", "recipe.yaml")
     one = files_of(tmp_path / "0", *wanted)
     assert one == files_of(tmp_path / str(workers), *wanted)
-    assert len(one) == 2 * 18 + 3
+    assert len(one) == 2 * 8 + 3
 
 
 def test_it_can_be_refined_again_when_it_keeps_maps(made: Path, tmp_path: Path) -> None:
@@ -155,10 +158,10 @@ def test_it_goes_on_where_it_stopped_and_mends_what_is_broken(made: Path, tmp_pa
     assert refine(made / "run", out, limit=6, workers=0, quiet=True)["images"] == 6
     (out / "masks" / f"{IDS[2]}.png").write_bytes(b"torn")
     summary = refine(made / "run", out, workers=0, quiet=True)
-    assert (summary["images"], summary["done"], summary["skipped"]) == (18, 13, 5)
+    assert (summary["images"], summary["done"], summary["skipped"]) == (8, 3, 5)
     assert files_of(out, "masks/*") == files_of(made / "run", "masks/*")
     again = refine(made / "run", out, workers=0, quiet=True)
-    assert (again["images"], again["done"], again["skipped"]) == (18, 0, 18)
+    assert (again["images"], again["done"], again["skipped"]) == (8, 0, 8)
 
 
 def test_another_configuration_does_not_go_into_the_same_folder(made: Path, tmp_path: Path) -> None:
@@ -203,7 +206,7 @@ def test_broken_items_are_listed_and_the_others_done(copy: Path, tmp_path: Path)
     Image.new("RGB", (56, 40)).save(copy / "voc" / "JPEGImages" / f"{IDS[3]}.png")
     (copy / "voc" / "JPEGImages" / f"{IDS[5]}.png").write_bytes(b"no picture")
     summary = refine(copy / "run", tmp_path / "out", overrides=["no_label=refuse"], workers=2, quiet=True)
-    assert (summary["images"], summary["failed"]) == (13, 5)
+    assert (summary["images"], summary["failed"]) == (3, 5)
     told = {row["file"]: row["what"] for row in storage.read_json_lines(tmp_path / "out/problems.jsonl")}
     assert "no stored maps of this picture" in told[IDS[0]]
     assert "is not what the run wrote" in told[IDS[1]]
@@ -211,6 +214,41 @@ def test_broken_items_are_listed_and_the_others_done(copy: Path, tmp_path: Path)
     assert f"{IDS[5]}.png" in told[IDS[5]]
     assert "has no label" in told[EMPTY]
     assert {line["id"] for line in manifest(tmp_path / "out")} == set(IDS) - told.keys()
+
+
+def plant_maps(run: Path, name: str, scores: torch.Tensor, ids: list[int]) -> None:
+    """Other maps of one picture, with a manifest that knows of them."""
+    data = save({"scores": scores, "ids": torch.tensor(ids)})
+    (run / "maps" / f"{name}.safetensors").write_bytes(data)
+    lines = manifest(run)
+    for line in lines:
+        if line["id"] == name:
+            known = {"size": len(data), "sha256": storage.sha256_bytes(data)}
+            line["files"] = {f"maps/{name}.safetensors": known}
+    (run / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_maps_that_do_not_fit_are_refused_and_flat_ones_listed(copy: Path, tmp_path: Path) -> None:
+    plant_maps(copy / "run", IDS[0], torch.full((1, 40, 56), 0.7), [1])
+    plant_maps(copy / "run", IDS[1], torch.rand(1, 20, 56), [3])
+    plant_maps(copy / "run", IDS[2], torch.rand(2, 40, 56), [1, 2])
+    summary = refine(copy / "run", tmp_path / "out", limit=4, workers=0, quiet=True)
+    assert (summary["done"], summary["failed"], summary["flat_maps"]) == (2, 2, 1)
+    problems = storage.read_json_lines(tmp_path / "out" / "problems.jsonl")
+    told = {row["file"]: (row["code"], row["what"]) for row in problems}
+    assert told[IDS[0]] == ("flat_map", "the map is the same everywhere: cat")
+    assert told[IDS[1]][1].endswith("maps are 20 x 56, the picture 41 x 56")
+    assert told[IDS[2]][1].endswith("maps of classes (1, 2), (1, 3) wanted")
+    assert not read_mask(tmp_path / "out" / "masks" / f"{IDS[0]}.png").any()
+
+
+def test_maps_asked_for_later_are_added(made: Path, tmp_path: Path) -> None:
+    refine(made / "run", tmp_path / "out", limit=2, workers=0, quiet=True)
+    refine(made / "run", tmp_path / "out", overrides=["output.maps=true"], limit=2, workers=0, quiet=True)
+    assert [line["files"].keys() for line in manifest(tmp_path / "out")] == [
+        {f"maps/{name}.safetensors"} for name in IDS[:2]
+    ]
+    assert len(files_of(tmp_path / "out", "maps/*")) == 2
 
 
 def test_what_is_no_finished_run_is_refused(copy: Path, tmp_path: Path) -> None:
