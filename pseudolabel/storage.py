@@ -3,7 +3,7 @@
     with storage.open_run(out, "generate", fingerprint) as run:
         done = run.finished()
         ...                                       # for every other item: files first, then its line
-        storage.write_bytes(run.path / "masks" / f"{id}.png", data)
+        storage.write_bytes(run.file("masks", id, ".png"), data)
         run.record({"id": id, "size": len(data), "sha256": storage.sha256_bytes(data), ...})
         run.finish(ids)
 
