@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,9 @@ import pseudolabel
 from pseudolabel import console, storage
 from pseudolabel.classifier import loop
 from pseudolabel.classifier.checkpoint import load_classifier
-from pseudolabel.classifier.network import Classifier
 from pseudolabel.errors import DataFault, Interrupted, NumericFault, UsageFault
 from pseudolabel.records import ImageRecord
 from pseudolabel.schema import TrainRecipe
-from tests.twins import classifier as twins
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
 FILES = ("classifier.safetensors", "metrics.jsonl", "evaluation.json")
@@ -396,44 +394,3 @@ def test_without_validation_there_is_no_score(recipe: dict[str, Any], tmp_path: 
     )
     assert (found["images"], found["map"]) == (0, None)
     assert set(found["ap"].values()) == {None}
-
-
-def test_steps_equal_their_twin(pictures: Path, recipe: dict[str, Any]) -> None:
-    """Head only (everything else still), two steps: loss, clipping, decay, momentum, rates by hand."""
-    chosen = TrainRecipe.model_validate_json(
-        json.dumps(
-            {
-                **recipe,
-                "optimiser": {**recipe["optimiser"], "frozen_norm": True, "weight_decay": 0.01, "clip": 0.05},
-            }
-        )
-    )
-    torch.manual_seed(0)
-    network = Classifier("test_resnet", 3, output_stride=16)
-    for parameter in network.backbone.parameters():
-        parameter.requires_grad_(False)
-    training = loop.training_of(network, chosen, torch.device("cpu"))
-    network.train()
-    network.hold_norm()
-    images = torch.randn(4, 3, 32, 32)
-    records = [ImageRecord(str(i), Path(), (1 + i % 3,)) for i in range(4)]
-    targets = np.eye(3)[[0, 1, 2, 0]]
-    with torch.no_grad():
-        pooled = network.features(images).mean((2, 3)).double().numpy()
-
-    def gradients(values: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
-        while True:
-            probability = 1 / (1 + np.exp(-(pooled @ values[0].T)))
-            yield [(probability - targets).T @ pooled / targets.size]
-
-    start = network.head.weight.detach().double().numpy().copy()
-    rates = [0.02, 0.02 * (1 - 1 / 6) ** 0.9]
-    expected = twins.sgd([start], gradients, [[10 * rate] for rate in rates], 0.9, 0.01, 0.05)
-    around: Any = type("Around", (), {"device": torch.device("cpu"), "problem": print})
-    first = twins.soft_margin(pooled @ start.T, targets)
-    course = loop.Course()
-    found = [loop._step(training, course, images, records, chosen, rate, 0, around) for rate in rates]
-    assert found[0] == pytest.approx(first, rel=1e-5)
-    moved = network.head.weight.detach().numpy()
-    assert np.abs(moved - start).max() > 1e-3
-    np.testing.assert_allclose(moved, expected[0], rtol=1e-4, atol=1e-6)

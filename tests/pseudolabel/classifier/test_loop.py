@@ -1,0 +1,68 @@
+"""A step of the training loop against a twin that knows the gradient by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pseudolabel.classifier import loop
+from pseudolabel.classifier.network import Classifier
+from pseudolabel.records import ImageRecord
+from pseudolabel.schema import TrainRecipe
+from tests.twins import classifier as twins
+
+RECIPE = {
+    "data": {"reader": "voc", "root": "nowhere"},
+    "network": {"backbone": "test_resnet", "weights": "none"},
+    "optimiser": {"lr": 0.02, "head_factor": 10, "momentum": 0.9, "weight_decay": 0.01, "clip": 0.05},
+    "schedule": {"epochs": 2, "batch": 4},
+}
+
+
+def test_targets_by_hand() -> None:
+    records = [ImageRecord("a", Path(), (1, 3)), ImageRecord("b", Path(), ()), ImageRecord("c", Path(), (2,))]
+    assert loop.targets_of(records, 3).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+def test_a_last_batch_of_one_joins_the_one_before() -> None:
+    assert [loop.steps_of(count, 4) for count in (1, 4, 5, 6, 8, 9)] == [1, 1, 1, 2, 2, 2]
+
+
+def test_steps_equal_their_twin() -> None:
+    """Head only (everything else still), two steps: loss, clipping, decay, momentum, rates by hand."""
+    chosen = TrainRecipe.model_validate_json(json.dumps(RECIPE))
+    torch.manual_seed(0)
+    network = Classifier("test_resnet", 3, output_stride=16)
+    for parameter in network.backbone.parameters():
+        parameter.requires_grad_(False)
+    training = loop.training_of(network, chosen, torch.device("cpu"))
+    network.train()
+    network.hold_norm()
+    images = torch.randn(4, 3, 32, 32)
+    records = [ImageRecord(str(i), Path(), (1 + i % 3,)) for i in range(4)]
+    targets = np.eye(3)[[0, 1, 2, 0]]
+    with torch.no_grad():
+        pooled = network.features(images).mean((2, 3)).double().numpy()
+
+    def gradients(values: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        while True:
+            probability = 1 / (1 + np.exp(-(pooled @ values[0].T)))
+            yield [(probability - targets).T @ pooled / targets.size]
+
+    start = network.head.weight.detach().double().numpy().copy()
+    rates = [0.02, 0.02 * (1 - 1 / 6) ** 0.9]
+    expected = twins.sgd([start], gradients, [[10 * rate] for rate in rates], 0.9, 0.01, 0.05)
+    around: Any = type("Around", (), {"device": torch.device("cpu"), "problem": print})
+    first = twins.soft_margin(pooled @ start.T, targets)
+    course = loop.Course()
+    found = [loop._step(training, course, images, records, chosen, rate, 0, around) for rate in rates]
+    assert found[0] == pytest.approx(first, rel=1e-5)
+    moved = network.head.weight.detach().numpy()
+    assert np.abs(moved - start).max() > 1e-3
+    np.testing.assert_allclose(moved, expected[0], rtol=1e-4, atol=1e-6)
