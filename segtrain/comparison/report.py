@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from pseudolabel import images, masks, storage
+from pseudolabel import console, images, masks, storage
 from pseudolabel.figures.contact_sheet import contact_sheet
 from pseudolabel.figures.overlays import overlay
 from pseudolabel.figures.text import percent
@@ -74,6 +75,7 @@ def page(found: Mapping[str, Any], heads: list[str], strips: list[Strip]) -> str
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -106,9 +108,17 @@ def page(found: Mapping[str, Any], heads: list[str], strips: list[Strip]) -> str
     )
 
 
-def _held(sentence: str) -> str:
-    """A figure and its sign stay on one line."""
-    return sentence.replace(" %", "\u00a0%")
+def _shown(value: Any) -> Any:
+    """What stands on the page for a value: of a text, what does not print (controls, bidi marks) is escaped.
+
+    A right-to-left mark in a name would turn the figures around that follow it.
+    """
+    return value if not isinstance(value, str) or isinstance(value, Markup) else console.escape(value)
+
+
+def _held(sentence: str) -> Markup:
+    """A sentence whose figures stay on one line with their sign."""
+    return Markup(str(escape(console.escape(sentence))).replace(" %", "&nbsp;%"))
 
 
 def _cells(found: Mapping[str, Any]) -> list[list[tuple[str, bool]]]:
@@ -187,8 +197,8 @@ def _jpeg(picture: Picture) -> bytes:
     return buffer.getvalue()
 
 
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def _uri(kind: str, data: bytes) -> Markup:
+    return Markup(f"data:{kind};base64,{base64.b64encode(data).decode()}")  # letters that need no escape
 
 
 def _hex(class_id: int) -> str:

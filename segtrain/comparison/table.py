@@ -17,6 +17,8 @@ FIGURES = (
     "images", "miou", "miou_interval", "classes_averaged", "dr_recall", "ndr_recall", "fg_precision",
     "fg_recall", "fg_hit", "coverage", "parts", "iou",
 )  # fmt: skip
+NAMED = 3  # routes named in a sentence beside the first
+LONGEST = 60  # letters of a name in a sentence
 PICKED = {
     "train": "best mIoU on the training split, whose masks it sees: not weak supervision",
     "recipe": "the recipe's own",
@@ -63,9 +65,9 @@ def verdict(found: Mapping[str, Any]) -> list[str]:
         return ["Only the ground truth was trained on; add a route to compare it with."]
     made.sort(key=lambda row: -row["network"]["miou"])
     best, others = made[0], made[1:]
-    said = f"The network trained on {best['name']} reaches {_miou(best)} mIoU on {split}"
+    said = f"The network trained on {_name(best)} reaches {_miou(best)} mIoU on {split}"
     if others:
-        said += ", against " + _listed([f"{_miou(row)} on {row['name']}" for row in others])
+        said += ", against " + _listed([f"{_miou(row)} on {_name(row)}" for row in others])
     truth = next((row for row in found["routes"] if row["kind"] == "truth"), None)
     if truth is not None and best["share"] is not None:
         said += f"; that is {percent(best['share'])} % of the {_miou(truth)} that the ground truth gives"
@@ -76,9 +78,9 @@ def verdict(found: Mapping[str, Any]) -> list[str]:
         ranked.sort(key=lambda row: -row["report"][key])
         if len(ranked) > 1:
             sentences.append(
-                f"Of the {what} regions the masks of {ranked[0]['name']} recover the most, "
+                f"Of the {what} regions the masks of {_name(ranked[0])} recover the most, "
                 f"{percent(ranked[0]['report'][key])} % ("
-                + ", ".join(f"{row['name']} {percent(row['report'][key])} %" for row in ranked[1:])
+                + _listed([f"{_name(row)} {percent(row['report'][key])} %" for row in ranked[1:]])
                 + ")."
             )
     if found["routes"] and any(row["threshold_picked"] == PICKED["train"] for row in found["routes"]):
@@ -234,7 +236,14 @@ def _miou(row: Mapping[str, Any]) -> str:
     return f"{percent(row['network']['miou'])} %"
 
 
+def _name(row: Mapping[str, Any]) -> str:
+    name = str(row["name"])
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+
+
 def _listed(parts: Sequence[str]) -> str:
+    if len(parts) > NAMED:
+        parts = [*parts[:NAMED], f"{len(parts) - NAMED} more"]
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
