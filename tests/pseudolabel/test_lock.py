@@ -1,0 +1,195 @@
+"""Who may write into a run folder, and what becomes of a rival: F20."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import functools
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pseudolabel import storage
+from pseudolabel.errors import EnvironmentFault
+from tests.pseudolabel.small_run import (
+    _quick,  # noqa: F401
+    ended,
+    forked,
+)
+
+
+def race(out: Path, ready: int, gate: int, leave: int) -> None:
+    """Wait for the gate, then hold the folder until told to leave; exit status 3 where it is taken."""
+    os.write(ready, b".")
+    os.read(gate, 1)
+    try:
+        with storage.open_run(out, "generate", {}) as run:
+            storage.write_text(run.path / "winner", str(os.getpid()))
+            os.write(ready, b"w")
+            os.read(leave, 1)
+    except EnvironmentFault as fault:
+        os.write(ready, b"l" if "in use by process" in str(fault) else b"?")
+        raise
+    except BaseException:
+        os.write(ready, b"!")
+        raise
+
+
+def test_f20_of_four_that_start_at_once_one_wins(tmp_path: Path) -> None:
+    for number in range(5):
+        pipes = [os.pipe() for _ in range(3)]
+        (told, ready), (gate, open_gate), (leave, let_leave) = pipes
+        work = functools.partial(race, tmp_path / str(number), ready, gate, leave)
+        children = [forked(work) for _ in range(4)]
+        assert b"".join(os.read(told, 1) for _ in range(4)) == b"...."
+        os.write(open_gate, b"gggg")
+        outcome = b"".join(os.read(told, 1) for _ in range(4))
+        os.write(let_leave, b"g")
+        assert sorted(outcome) == sorted(b"wlll")
+        assert sorted(ended(child) for child in children) == [0, 3, 3, 3]
+        assert sorted(p.name for p in (tmp_path / str(number)).iterdir()) == ["fingerprint.json", "winner"]
+        for pipe in pipes:
+            os.close(pipe[0])
+            os.close(pipe[1])
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A folder held by another process until it is killed."""
+    told, ready = os.pipe()
+
+    def hold() -> None:
+        with storage.open_run(tmp_path / "run", "generate", {}):
+            os.write(ready, b"h")
+            time.sleep(60)
+
+    child = forked(hold)
+    os.read(told, 1)
+    yield tmp_path / "run", child
+    os.close(told)
+    os.close(ready)
+    try:
+        os.kill(child, signal.SIGKILL)
+        ended(child)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def test_f20_the_second_is_told_who_holds_the_folder(holder: tuple[Path, int]) -> None:
+    out, child = holder
+    with (
+        pytest.raises(EnvironmentFault, match=rf"in use by process {child} on .+ since \d{{4}}-.*--wait"),
+        storage.open_run(out, "generate", {}),
+    ):
+        pass
+    with (
+        pytest.raises(EnvironmentFault, match=f"process {child}"),
+        storage.open_run(out, "generate", {"another": 1}, overwrite=True),
+    ):
+        pass
+    os.kill(child, signal.SIGKILL)
+    ended(child)
+    with storage.open_run(out, "generate", {}):
+        pass  # a kill leaves no stale lock
+
+
+def test_f20_wait(holder: tuple[Path, int], capfd: pytest.CaptureFixture[str]) -> None:
+    out, child = holder
+
+    def wait() -> None:
+        with storage.open_run(out, "generate", {}, wait=True) as run:
+            storage.write_text(run.path / "waited", "")
+
+    waiting = forked(wait)
+    told = ""
+    while "waiting" not in told:
+        told += capfd.readouterr().err
+        time.sleep(0.01)
+    assert not (out / "waited").exists()
+    os.kill(child, signal.SIGKILL)
+    ended(child)
+    assert ended(waiting) == 0
+    assert (out / "waited").exists()
+    told += capfd.readouterr().err
+    assert told.count(f"in use by process {child}") == 1
+
+
+def test_f20_a_worker_that_outlives_a_killed_holder_does_not_keep_the_lock(tmp_path: Path) -> None:
+    told, ready = os.pipe()
+
+    def work() -> None:
+        os.write(ready, os.getpid().to_bytes(4, "big"))
+        time.sleep(30)
+
+    def hold() -> None:
+        with storage.open_run(tmp_path / "run", "generate", {}):
+            forked(work)
+            time.sleep(30)
+
+    child = forked(hold)
+    worker = int.from_bytes(os.read(told, 4), "big")
+    try:
+        os.kill(child, signal.SIGKILL)
+        ended(child)
+        os.kill(worker, 0)
+        with storage.open_run(tmp_path / "run", "generate", {}):
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.close(told)
+        os.close(ready)
+
+
+def test_f20_a_forked_worker_leaves_the_lock_to_its_parent(tmp_path: Path) -> None:
+    with storage.open_run(tmp_path / "run", "generate", {}) as run:
+        assert ended(forked(run.close)) == 0
+        assert (run.path / ".lock").exists()
+        with pytest.raises(EnvironmentFault, match="in use"), storage.open_run(run.path, "generate", {}):
+            pass
+
+
+def test_f20_without_locks_an_intruder_is_noticed_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with storage.open_run(tmp_path / "run", "generate", {}) as first:
+        assert "has no locks" in capsys.readouterr().err
+        with storage.open_run(tmp_path / "run", "generate", {}) as second:
+            with pytest.raises(EnvironmentFault, match="another process has written here"):
+                first.finish([])
+            second.finish([])
+        with pytest.raises(EnvironmentFault, match="another process has written here"):
+            first.finish([])
+
+
+def test_f20_a_lock_on_a_file_that_has_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The holder leaves, and another comes, between our opening of the file and our lock on it."""
+    flock, rivals = fcntl.flock, []
+
+    def late(descriptor: int, how: int) -> None:
+        if not rivals:
+            (tmp_path / "run" / ".lock").unlink()
+            rivals.append(os.open(tmp_path / "run" / ".lock", os.O_RDWR | os.O_CREAT))
+            flock(rivals[0], fcntl.LOCK_EX)
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(EnvironmentFault, match="in use"), storage.open_run(tmp_path / "run", "generate", {}):
+        pass
+    os.close(rivals[0])
+    with storage.open_run(tmp_path / "run", "generate", {}):
+        pass
+
+
+def test_f20_a_lock_file_that_somebody_removed_does_not_cost_the_run(tmp_path: Path) -> None:
+    with storage.open_run(tmp_path / "run", "generate", {}) as run:
+        (run.path / ".lock").unlink()
+        run.finish([])
+    assert (tmp_path / "run" / storage.MANIFEST).exists()
