@@ -138,7 +138,7 @@ def _settings(data: Mapping[str, Any]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)  # every JSON is YAML, but not its surrogate escapes
+    return json.dumps(value, ensure_ascii=False)  # YAML reads an escaped pair as two half letters
 
 
 def _swept(train: GenerateRecipe, recipe: CompareRecipe) -> str | None:

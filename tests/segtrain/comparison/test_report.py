@@ -7,6 +7,7 @@ import copy
 import io
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -272,3 +273,21 @@ def test_no_path_is_left_in_a_recipe() -> None:
     assert table._unplaced(given) == {
         "root": "VOC2012", "list": ["y.csv", "b", "z"], "plain": "runs/a", "n": 0.5,
     }  # fmt: skip
+
+
+def test_the_share_is_of_the_network_on_ground_truth() -> None:
+    recipe = SimpleNamespace(threshold="recipe")
+    route = SimpleNamespace(name="CAM", truth=False, generate={}, recipe=None, swept=None)
+    for miou, truth, share in ((0.6, 0.8, 0.75), (0.6, None, None), (None, 0.8, None), (0.6, 0.0, None)):
+        outcome: Any = SimpleNamespace(
+            plan=route,
+            network={"miou": miou},
+            training={"epochs": 1},
+            threshold=None,
+            sweep=None,
+            seconds=None,
+            masks={"train": None, "report": None},
+        )
+        found = table._row(SimpleNamespace(recipe=recipe), outcome, truth)  # type: ignore[arg-type]
+        assert found["share"] == (None if share is None else pytest.approx(share))
+        assert found["kind"] == "masks"
