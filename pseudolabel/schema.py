@@ -72,6 +72,18 @@ class Augmentation(Section):
             yield ("resize",), f"{list(self.resize)} is not an ascending pair of pixels"
 
 
+class Noise(Section):
+    """Perturbation of every training picture, so that noise methods get a classifier that knows noise."""
+
+    kind: Literal["gaussian", "bernoulli"] = parameter(help="noise added, or pixels removed")
+    sigma: float = parameter(
+        0.15, gt=0, unit="share of the normalised picture's range", help="gaussian: standard deviation"
+    )
+    keep: float = parameter(0.9, gt=0, lt=1, unit="share 0..1", help="bernoulli: how many pixels stay")
+    per_channel: bool = parameter(False, help="bernoulli: a mask for each channel instead of one for all")
+    validation: bool = parameter(True, help="validation pictures are perturbed as well")
+
+
 class TrainRecipe(Section):
     """`pl train`: image-level labels to a classifier."""
 
@@ -84,6 +96,7 @@ class TrainRecipe(Section):
     optimiser: Optimiser
     schedule: Schedule
     augmentation: Augmentation = Field(default_factory=lambda: Augmentation())
+    noise: Noise | None = parameter(None, help="perturbation of the training pictures; null: none")
     evaluate_at: int = parameter(
         0, ge=0, unit="pixels of the long side", help="size of validation pictures; 0 leaves them"
     )

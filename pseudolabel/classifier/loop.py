@@ -28,6 +28,7 @@ from pseudolabel.classifier.augmentation import (
 )
 from pseudolabel.classifier.feed import ahead
 from pseudolabel.classifier.network import Classifier
+from pseudolabel.classifier.noise import perturbed
 from pseudolabel.classifier.resumption import Course, Resumption, Training
 from pseudolabel.draws import generator, seed_of
 from pseudolabel.errors import DataFault, EnvironmentFault, NumericFault
@@ -155,6 +156,9 @@ def fit(
                 if taken:
                     pictures = normalised([p for _, p in taken], mean, std, around.device)
                     chosen = [records[row] for row, _ in taken]
+                    if recipe.noise is not None:
+                        keys = [(recipe.seed, "noise", record.id, job.epoch) for record in chosen]
+                        pictures = perturbed(pictures, keys, recipe.noise)
                     course.loss += len(taken) * _step(
                         training, course, pictures, chosen, recipe, rate, step, around
                     )

@@ -20,7 +20,9 @@ from pseudolabel.classifier.augmentation import Picture, normalised, resized
 from pseudolabel.classifier.average_precision import average_precision
 from pseudolabel.classifier.feed import ahead
 from pseudolabel.classifier.network import Classifier
+from pseudolabel.classifier.noise import perturbed
 from pseudolabel.records import ImageRecord, LabelSpace
+from pseudolabel.schema import Noise
 
 COMMON = 10  # pictures; a class with fewer makes a mean jump, so a mean over the others stands beside
 
@@ -37,6 +39,8 @@ class View:
         device: where the network is.
         channels_last: memory layout.
         autocast: a context for each forward.
+        noise: perturbation of each picture, drawn from (seed, id), or None.
+        seed: see `noise`.
     """
 
     mean: tuple[float, ...]
@@ -47,6 +51,8 @@ class View:
     device: torch.device
     channels_last: bool = True
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    noise: Noise | None = None
+    seed: int = 0
 
 
 def logits_of(
@@ -72,7 +78,11 @@ def logits_of(
 
     plan = _equal_sizes(records, view)
     for rows, pictures in ahead(plan, load, workers=view.workers, depth=2 * view.workers):
-        batch = normalised(pictures, view.mean, view.std, view.device).contiguous(memory_format=layout)
+        batch = normalised(pictures, view.mean, view.std, view.device)
+        if view.noise is not None:
+            keys = [(view.seed, "noise", records[row].id, "validation") for row in rows]
+            batch = perturbed(batch, keys, view.noise)
+        batch = batch.contiguous(memory_format=layout)
         with torch.inference_mode(), view.autocast():
             out[rows] = network(batch).float().cpu().numpy()
         advance(len(rows))

@@ -164,6 +164,8 @@ def _fingerprint(
     """All that decides the bytes but the number of epochs, which may be raised later."""
     recipe = recipes.plain(chosen)
     del recipe["data"], recipe["validation"], recipe["schedule"]["epochs"]
+    if chosen.noise is None:
+        del recipe["noise"]  # a key that runs of before it lack
     recipe["network"] |= {"weights": decided, "mean": list(mean), "std": list(std)}
     return {
         "recipe": recipe,
@@ -276,6 +278,8 @@ def _validator(
         device=where,
         channels_last=start.recipe.channels_last,
         autocast=loop.autocast_of(start.recipe.precision, where),
+        noise=start.recipe.noise if start.recipe.noise and start.recipe.noise.validation else None,
+        seed=start.recipe.seed,
     )
 
     def advance(_: int) -> None:

@@ -394,3 +394,27 @@ def test_without_validation_there_is_no_score(recipe: dict[str, Any], tmp_path: 
     )
     assert (found["images"], found["map"]) == (0, None)
     assert set(found["ap"].values()) == {None}
+
+
+def test_noise_is_in_every_step_and_an_interrupted_run_draws_it_again(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy = {**recipe, "noise": {"kind": "bernoulli", "keep": 0.5}}
+    seen: list[float] = []
+    step = loop._step
+
+    def watch(training: Any, course: Any, pictures: Any, *rest: Any) -> float:
+        seen.append(float((pictures == 0).all(dim=1).float().mean()))
+        return step(training, course, pictures, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", watch)
+        pseudolabel.train(noisy, tmp_path / "whole", quiet=True)
+    assert len(seen) == 6
+    assert all(0.4 < share < 0.6 for share in seen)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(Interrupted):
+            pseudolabel.train(noisy, tmp_path / "cut", quiet=True)
+    pseudolabel.train(noisy, tmp_path / "cut", quiet=True)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
