@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,79 +18,202 @@ from torch import Tensor, nn
 from pseudolabel import draws
 from pseudolabel.errors import DataFault, EnvironmentFault
 from pseudolabel.maps._folding import folded
+from pseudolabel.maps._groups import Groups
+from pseudolabel.maps._layers import LAST, Activations, full, resolve, starting_at
 from pseudolabel.records import Evidence, Targets
 
 PROBE = 64  # pixels a side of the picture that folding and gradient are tried on: two cells at stride 32
 
 Part = Callable[[Tensor, Targets], Evidence]
+Precision = Literal["float32", "bf16"]
+
+
+class Network(Protocol):
+    """An `nn.Module` that can be explained.
+
+    A network of features (B, D, h', w') after the last activation, their mean over the grid and a linear
+    head needs `features`, `head` and `forward` alone; the rest has the defaults that fit it.
+
+    Attributes:
+        head: its `out_features` is R, the number of raw logits; an `nn.Linear` where `pooled`.
+        pooled: raw logits == head(mean of the features over their grid), exactly. Default True.
+        target: dotted name of the module whose output Grad-CAM and its kin explain unless told; None is
+            the last features. Default None.
+        side: pixels a side of a picture that it surely takes. Default 64.
+    """
+
+    head: Any
+    pooled: bool
+    target: str | None
+    side: int
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, h, w) normalised -> the last features: (B, D, h', w') where pooled, else any shape."""
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Last features -> (B, R) raw logits. Default: the head on their mean."""
+
+    def grid(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        """Output of any module, or its gradient, -> (B, D, h', w'), given the input's (h, w).
+
+        Default: what has four axes is one. Raises DataFault where there is no grid.
+        """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, h, w) -> (B, R), classify(features(images))."""
 
 
 class Explained:
     """A classifier ready to be explained.
 
     Args:
-        network: module with `features(images) -> (B, D, h', w')` after the last activation, `head`, an
-            `nn.Linear(D, C)`, and `forward(images) -> (B, C)` logits = head(mean of features).
+        network: see `Network`.
         device: where it runs.
         batch: most items (pictures or crops) of one forward, >= 1.
         fold: fold batch norm into convolutions.
+        groups: raw logit indices, counted from 0, of each class 1..C, whose logit is their logsumexp;
+            None where raw logit c - 1 is class c.
+        precision: of the forwards (and so of their backwards); results are float32 in any case.
 
     Attributes:
         network: the frozen copy.
+        classes: C.
         batch: items of one forward now; lower than `asked` once memory ran out.
         asked: the batch that was asked for.
         norms: how many batch norms were folded away.
     """
 
     def __init__(
-        self, network: nn.Module, *, device: torch.device | str = "cpu", batch: int = 16, fold: bool = True
+        self,
+        network: nn.Module,
+        *,
+        device: torch.device | str = "cpu",
+        batch: int = 16,
+        fold: bool = True,
+        groups: Sequence[Sequence[int]] | None = None,
+        precision: Precision = "float32",
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch {batch} is not above 0 items")
         self.device = torch.device(device)
         self.batch = self.asked = batch
-        self.norms = 0
+        self.precision = precision
         self._gradient_seen = False
         model = copy.deepcopy(network).eval().requires_grad_(False).to(self.device)
-        if fold:
-            model, self.norms = folded(model, self._sample(model))
+        model, self._folds = folded(model, self._sample(model)) if fold else (model, [])
+        self.norms = len(self._folds)
         self.network = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        raw: int = self.network.head.out_features  # type: ignore[union-attr, assignment]
+        self._groups = None if groups is None else Groups(groups, raw, self.device)
+        self.classes = raw if self._groups is None else self._groups.count
 
     @property
-    def head(self) -> Tensor:
-        """(C, D) weights of the linear head; row c - 1 is class c."""
-        weight: Tensor = self.network.head.weight
-        return weight
+    def pooled(self) -> bool:
+        """Whether the raw logits are a linear head on the mean of the features."""
+        return bool(getattr(self.network, "pooled", True))
 
     def place(self, images: Tensor) -> Tensor:
         """Images on the model's device in its layout."""
         return images.to(self.device).contiguous(memory_format=torch.channels_last)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) normalised -> (B, D, h', w')."""
-        found: Tensor = self.network.features(images)
-        return found
+        """(B, 3, h, w) normalised -> the last features, (B, D, h', w') where pooled."""
+        with self._cast():
+            return full(self.network.features(images))  # type: ignore[operator]
 
-    def logits_of(self, features: Tensor) -> Tensor:
-        """(B, D, h', w') -> (B, C)."""
-        found: Tensor = self.network.head(features.mean(dim=(2, 3)))
-        return found
+    def from_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Last features -> logits (B, C) and totals (B,), as `outputs` gives them."""
+        return self.grouped(self.raw(features))
+
+    def raw(self, features: Tensor) -> Tensor:
+        """Last features -> (B, R) raw logits."""
+        classify: Any = getattr(self.network, "classify", None)
+        with self._cast():
+            if classify is not None:
+                return full(classify(features))
+            return full(self.network.head(features.mean(dim=(2, 3))))  # type: ignore[operator]
+
+    def grouped(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, R) raw logits -> logits (B, C) and totals (B,)."""
+        return (raw if self._groups is None else self._groups.logits(raw)), raw.logsumexp(dim=1)
+
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, h, w) normalised -> logits (B, C) and totals (B,), logsumexp over all raw logits.
+
+        The graph to the images is kept where they ask for it.
+        """
+        with self._cast():
+            raw = full(self.network(images))
+        return self.grouped(raw)
 
     def logits(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) normalised -> (B, C), the graph to the images kept where they ask for it."""
-        found: Tensor = self.network(images)
-        return found
+        return self.outputs(images)[0]
+
+    def rows(self, raw: Tensor, columns: Tensor) -> Tensor:
+        """Weights of targets on the features of a pooled network, the gradient of logit by pooled feature.
+
+        Args:
+            raw: (T, R) raw logits of each target's image; only looked at with groups.
+            columns: (T,) class id - 1.
+
+        Returns:
+            (T, D) rows of the head, with groups their mean weighted by softmax within the group.
+        """
+        weight: Tensor = self.network.head.weight  # type: ignore[union-attr, assignment]
+        return weight[columns] if self._groups is None else self._groups.rows(raw, columns, weight)
 
     def scores(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) normalised -> (B, C) logits without a graph, in parts of at most `batch`."""
-        everything = Targets(tuple(range(len(images))), (1,) * len(images))
+        return self._of_all(images, lambda logits, totals: logits)
 
-        def part(pictures: Tensor, targets: Targets) -> Evidence:
+    def probabilities(self, images: Tensor) -> Tensor:
+        """(B, 3, h, w) normalised -> (B, C) without a graph, in parts of at most `batch`.
+
+        Sigmoid of the logit; with groups the class's share of the softmax over all raw logits.
+        """
+        if self._groups is None:
+            return self.scores(images).sigmoid()
+        return self._of_all(images, lambda logits, totals: (logits - totals[:, None]).exp())
+
+    def activations(self, images: Tensor, layer: str | None = None) -> Activations:
+        """One forward with a graph from a layer's output to the logits; nothing before it is kept.
+
+        Args:
+            images: (B, 3, h, w) normalised, placed.
+            layer: a module's name, see `layer_name`; None chooses.
+
+        Raises:
+            DataFault: no such layer, it does not run, or the logits do not depend on it.
+        """
+        name, size = self.layer_name(layer), (int(images.shape[2]), int(images.shape[3]))
+        images = images.detach()
+        if name == LAST:
             with torch.no_grad():
-                logits = self.logits(self.place(pictures))
-            return Evidence(logits, logits[:, 0])
+                output = self.features(images)
+            with torch.enable_grad():
+                logits, totals = self.from_features(output.requires_grad_())
+        else:
+            with torch.enable_grad(), starting_at(self.network, name, self._folds) as start:
+                logits, totals = self.outputs(images)
+            if not start.outputs:
+                raise DataFault(f"layer: {name!r} does not run when the network classifies; take another")
+            output = start.outputs[-1]
+        if not logits.requires_grad:
+            raise DataFault(f"layer: the logits do not depend on {name!r} (the graph is cut); take another")
+        return Activations(output, logits, totals.detach(), lambda values: self._grid(values, size))
 
-        return self.in_parts(images, everything, part).values
+    def layer_name(self, layer: str | None = None) -> str:
+        """The module whose output is explained: the one named, the network's own choice, or `last features`.
+
+        Args:
+            layer: dotted name of a module, or an end of it that is unique; None chooses.
+
+        Raises:
+            DataFault: no such module; the nearest is named.
+        """
+        chosen: str | None = getattr(self.network, "target", None) if layer is None else layer
+        return LAST if chosen is None else resolve(self.network, chosen)
 
     def in_parts(self, images: Tensor, targets: Targets, explain: Part) -> Evidence:
         """Explain a batch in parts of at most `batch` images, halved while memory runs out.
@@ -104,8 +228,8 @@ class Explained:
             EnvironmentFault: memory runs out for a single image.
         """
         for label in targets.classes:
-            if not 1 <= label <= len(self.head):
-                raise ValueError(f"class {label} is not in 1..{len(self.head)}")
+            if not 1 <= label <= self.classes:
+                raise ValueError(f"class {label} is not in 1..{self.classes}")
         parts: list[Evidence] = []
         start = 0
         while start < len(images):
@@ -153,8 +277,34 @@ class Explained:
             )
         self._gradient_seen = True
 
+    def _cast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _grid(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        grid: Any = getattr(self.network, "grid", None)
+        if grid is not None:
+            found: Tensor = grid(values, size)
+            return found
+        if values.dim() != 4:
+            raise DataFault(
+                f"layer: an output of shape {tuple(values.shape)} is no grid of features; take another layer"
+            )
+        return values
+
+    def _of_all(self, images: Tensor, of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """(B, C) made of logits and totals of every image, in parts."""
+        everything = Targets(tuple(range(len(images))), (1,) * len(images))
+
+        def part(pictures: Tensor, targets: Targets) -> Evidence:
+            with torch.no_grad():
+                found = of(*self.outputs(self.place(pictures)))
+            return Evidence(found, found[:, 0])
+
+        return self.in_parts(images, everything, part).values
+
     def _sample(self, model: nn.Module) -> Tensor:
-        sample = torch.randn(1, 3, PROBE, PROBE, generator=draws.generator("probe"))
+        side = int(getattr(model, "side", PROBE))
+        sample = torch.randn(1, 3, side, side, generator=draws.generator("probe"))
         kind = next((parameter.dtype for parameter in model.parameters()), torch.float32)
         return sample.to(self.device, kind)
 

@@ -9,6 +9,8 @@ tracing does not: timm's SAME-padded convolutions and its batch norm with an act
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +19,32 @@ from torch import Tensor, nn
 AGREEMENT = 1e-4  # relative to the largest value; folding moves logits by float32 rounding, about 1e-6
 
 
-def folded(network: nn.Module, sample: Tensor) -> tuple[nn.Module, int]:
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A norm that was folded: the convolution now writes scale * z + shift for the z that it wrote.
+
+    Attributes:
+        convolution: as it is now.
+        place: what stands where the norm stood.
+        scale, shift: (D, 1, 1).
+    """
+
+    convolution: nn.Conv2d
+    place: nn.Module
+    scale: Tensor
+    shift: Tensor
+
+    def undone(self, output: Tensor) -> Tensor:
+        """What the convolution wrote before; 0 in channels that the norm made constant."""
+        zero = self.scale == 0
+        return ((output - self.shift) / self.scale.masked_fill(zero, 1)).masked_fill(zero, 0)
+
+    def redone(self, output: Tensor) -> Tensor:
+        """What the norm made of it."""
+        return output * self.scale + self.shift
+
+
+def folded(network: nn.Module, sample: Tensor) -> tuple[nn.Module, list[Fold]]:
     """A copy of a network in evaluation mode with its batch norms folded away.
 
     Args:
@@ -25,26 +52,25 @@ def folded(network: nn.Module, sample: Tensor) -> tuple[nn.Module, int]:
         sample: (1, 3, h, w) input of one forward that finds the pairs and compares the two networks.
 
     Returns:
-        The copy and how many norms were folded. Where the copy's output differs by more than 1e-4
-        relative (a convolution that changes its weights as it runs), the network itself and 0.
+        The copy and its folds. Where the copy's output differs by more than 1e-4 relative (a
+        convolution that changes its weights as it runs), the network itself and none.
     """
     copied = copy.deepcopy(network)
     pairs = _pairs(copied, sample)
     if not pairs:
-        return network, 0
+        return network, []
     with torch.no_grad():
         wanted = network(sample)
-        for convolution, norm in pairs:
-            _fold(convolution, norm)
-        _replace(copied, {id(norm): _after(norm) for _, norm in pairs})
+        folds = [_fold(convolution, norm) for convolution, norm in pairs]
+        _replace(copied, {id(norm): fold.place for (_, norm), fold in zip(pairs, folds, strict=True)})
         try:
             found = copied(sample)
         except (AttributeError, RuntimeError, TypeError):  # somebody reads the norm's own attributes
-            return network, 0
+            return network, []
         scale = wanted.abs().amax()
         if not bool((found - wanted).abs().amax() <= AGREEMENT * scale):
-            return network, 0
-    return copied, len(pairs)
+            return network, []
+    return copied, folds
 
 
 def _pairs(network: nn.Module, sample: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
@@ -87,27 +113,28 @@ def _foldable(module: nn.Module) -> bool:
     return type(module) is nn.BatchNorm2d or (hasattr(module, "drop") and hasattr(module, "act"))
 
 
-def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Fold:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     mean, scale = norm.running_mean.double(), (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight.double()
-    bias = -mean if convolution.bias is None else convolution.bias.double() - mean
-    bias = bias * scale
+    shift = -mean * scale
     if norm.bias is not None:
-        bias = bias + norm.bias.double()
+        shift = shift + norm.bias.double()
+    bias = shift if convolution.bias is None else shift + convolution.bias.double() * scale
     weight = convolution.weight.double() * scale[:, None, None, None]
     kind = convolution.weight.dtype
     convolution.weight = nn.Parameter(weight.to(kind), requires_grad=False)
     convolution.bias = nn.Parameter(bias.to(kind), requires_grad=False)
+    return Fold(convolution, _after(norm), scale.to(kind)[:, None, None], shift.to(kind)[:, None, None])
 
 
 def _after(norm: nn.BatchNorm2d) -> nn.Module:
     """What stays in the norm's place."""
     if type(norm) is nn.BatchNorm2d:
         return nn.Identity()
-    return nn.Sequential(norm.drop, norm.act)  # type: ignore[arg-type]
+    return nn.Sequential(OrderedDict(drop=norm.drop, act=norm.act))  # type: ignore[arg-type]
 
 
 def _replace(network: nn.Module, places: dict[int, nn.Module]) -> None:

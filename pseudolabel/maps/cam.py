@@ -2,7 +2,9 @@
 
     CAM_c(p) = ReLU( sum_k W_ck A_k(p) ),   h' x w'
 
-One forward serves any number of classes; no gradient. On the image: bilinear, align_corners=False.
+With a class map of several logits to a class, W_c is the mean of their rows, weighted by their softmax
+within the class. One forward serves any number of classes; no gradient. On the image: bilinear,
+align_corners=False.
 
 Source: Zhou et al. 2016, "Learning deep features for discriminative localization" (arXiv 1512.04150);
 single scale and no flip as in the authors' study (sammarfy/WS3_lib).
@@ -15,6 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pseudolabel.errors import DataFault
 from pseudolabel.maps._bound import Key
 from pseudolabel.maps._explained import Explained
 from pseudolabel.records import Evidence, Targets
@@ -43,18 +46,38 @@ def cam(model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key],
 
     Returns:
         values (T, 1, h', w') float32 before the ReLU, logits (T,).
+
+    Raises:
+        DataFault: the network has no linear head on pooled features.
     """
 
+    if not model.pooled:
+        raise DataFault(
+            "cam: the network's head is not linear on the mean of a grid of features, so that it has no "
+            "class activation map; take grad_cam, hires_cam or layer_cam"
+        )
+
     def part(pictures: Tensor, wanted: Targets) -> Evidence:
+        images, slots = torch.tensor(wanted.images, device=model.device), _slots(wanted, model.device)
+        columns = torch.tensor(wanted.classes, device=model.device) - 1
         with torch.no_grad():
             features = model.features(model.place(pictures))
-            logits = model.logits_of(features)
-            rows = torch.tensor(wanted.images, device=model.device)
-            columns = torch.tensor(wanted.classes, device=model.device) - 1
-            present, which = torch.unique(columns, return_inverse=True)
-            # (P, D) x (B, D, h', w'): every class of the batch on every image, far below the trunk's cost
-            votes = torch.einsum("pd,bdhw->bphw", model.head[present], features)
-            values = votes[rows, which][:, None]
-            return Evidence(values, logits[rows, columns], logits.logsumexp(dim=1)[rows])
+            raw = model.raw(features)
+            rows = model.rows(raw[images], columns)
+            # (B, S, D) x (B, D, h'w'): no image's features are copied for its other labels
+            weights = rows.new_zeros(len(features), int(slots.max()) + 1, rows.shape[1])
+            weights[images, slots] = rows
+            votes = weights @ features.flatten(2)
+            values = votes[images, slots].unflatten(1, features.shape[2:])[:, None]
+            logits, totals = model.grouped(raw)
+        return Evidence(values, logits[images, columns], totals[images])
 
     return model.in_parts(images, targets, part)
+
+
+def _slots(targets: Targets, device: torch.device) -> Tensor:
+    """(T,) the how-manieth label of its image each target is, from 0."""
+    found = torch.empty(len(targets.images), dtype=torch.long)
+    for number, slot in enumerate(targets.slots()):
+        found[slot] = number
+    return found.to(device)

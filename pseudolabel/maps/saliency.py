@@ -71,7 +71,7 @@ def saliency(
         columns = torch.tensor(wanted.classes, device=model.device) - 1
         with torch.enable_grad():
             inputs = model.place(pictures).detach().requires_grad_()
-            logits = model.logits(inputs)
+            logits, totals = model.outputs(inputs)
             values = inputs.new_empty((len(rows), *inputs.shape[1:]))
             slots = wanted.slots()
             for number, slot in enumerate(slots):
@@ -80,7 +80,6 @@ def saliency(
                 more = number + 1 < len(slots)
                 (gradient,) = torch.autograd.grad(chosen, inputs, retain_graph=more)
                 values[slot] = gradient[rows[slot]]
-        logits = logits.detach()
-        return Evidence(values, logits[rows, columns], logits.logsumexp(dim=1)[rows])
+        return Evidence(values, logits.detach()[rows, columns], totals.detach()[rows])
 
     return model.in_parts(images, targets, part)
