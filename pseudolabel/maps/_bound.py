@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, Protocol
 
@@ -16,6 +16,7 @@ from pseudolabel.registry import Brick, Parameters
 
 Key = tuple[int | str, ...]  # root of an image's random draws: (seed, id), then the index of each view
 Place = Literal["adjoint", "paste"]
+Finish = Callable[[Tensor], Tensor]  # (T, c, h', w') -> (T, h', w')
 
 
 class Explain(Protocol):
@@ -24,6 +25,22 @@ class Explain(Protocol):
     def __call__(
         self, model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key]
     ) -> Evidence: ...
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFinish:
+    """A finish that looks at the image which the evidence is of, as a gradient to a mask does.
+
+    Attributes:
+        function: (values (T, c, H, W), image) -> (T, H, W); positively homogeneous in the values.
+        image: (3, H, W), or (T, 3, H, W) where every target has its own.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    image: Tensor
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return self.function(values, self.image)
 
 
 @dataclass(frozen=True)
@@ -36,12 +53,40 @@ class BoundMethod:
         place: how the evidence of a view comes back onto the image: `adjoint` of the resize for
             gradients, `paste` (resize) for feature maps.
         views: forwards that one image costs.
+        inner: the method that this one is made of, or None.
+        rebuilt: makes this method again of another inner one.
     """
 
     explain: Explain
-    finish: Callable[[Tensor], Tensor]
+    finish: Finish
     place: Place
     views: int = 1
+    inner: BoundMethod | None = None
+    rebuilt: Callable[[BoundMethod], BoundMethod] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether `explain` gives finished maps: an aggregator within has called the finish."""
+        return self.finish is finished
+
+    @property
+    def innermost(self) -> Finish:
+        """The finish of the method brick at the bottom, whoever calls it."""
+        return self.finish if self.inner is None else self.inner.innermost
+
+    def with_finish(self, finish: Finish) -> BoundMethod:
+        """The same method, its innermost evidence finished by another function."""
+        if self.inner is None or self.rebuilt is None:
+            return replace(self, finish=finish)
+        return self.rebuilt(self.inner.with_finish(finish))
+
+    def seen(self, view: Callable[[Tensor], Tensor]) -> BoundMethod:
+        """The same method for a view (crop, resize, flip) of the image: a finish that looks at the image
+        looks at the view of it; any other stays."""
+        finish = self.innermost
+        if not isinstance(finish, ImageFinish):
+            return self
+        return self.with_finish(ImageFinish(finish.function, view(finish.image)))
 
 
 def build(
@@ -49,10 +94,12 @@ def build(
 ) -> BoundMethod:
     """A method brick and its aggregators, innermost first, as one method."""
     brick, params = method
+    views = brick.traits.get("views")
     bound = BoundMethod(
         explain=partial(brick.run, params=params),
         finish=partial(brick.traits["finish"], params=params),
         place=brick.traits["place"],
+        views=1 if views is None else views(params),
     )
     for aggregator, own in aggregators:
         bound = aggregator.run(bound, own)

@@ -41,3 +41,14 @@ def resize(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def adjoint(gradients: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The gradient (..., H, W) with respect to the image, of one (..., h, w) after `resize`."""
     return rows.T @ (gradients @ columns)
+
+
+def axes_of(
+    source: tuple[int, int], target: tuple[int, int], antialias: bool, device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    """The two matrices that resize (H, W) = source to (h, w) = target."""
+    rows, columns = (
+        resize_matrix(before, after, antialias=antialias, device=device)
+        for before, after in zip(source, target, strict=True)
+    )
+    return rows, columns

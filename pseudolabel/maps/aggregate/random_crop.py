@@ -17,23 +17,27 @@ antialias are ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from pseudolabel import draws
-from pseudolabel.maps._bound import BoundMethod, Key, finished, on_image
+from pseudolabel.maps._bound import BoundMethod, Key, finished
 from pseudolabel.maps._explained import Explained
-from pseudolabel.maps.aggregate._resize import adjoint, resize, resize_matrix
+from pseudolabel.maps.aggregate._resize import axes_of, resize
+from pseudolabel.maps.aggregate._views import Axes, Means, See, View, each, placed, rows_of
 from pseudolabel.records import Evidence, Targets
 from pseudolabel.registry import RAW, Parameters, brick, parameter
 
 TRIES = 10  # torchvision's RandomResizedCrop
+SHARED = ("scale", "ratio", "size", "antialias")  # what decides the crops themselves
+Weight = Literal["sigmoid", "none", "softmax"]
+Several = Callable[[Explained, Tensor, Targets, Sequence[Key]], list[Evidence]]
 Share = Annotated[float, Field(gt=0, le=1)]
 Aspect = Annotated[float, Field(gt=0)]
 
@@ -49,7 +53,7 @@ class RandomCrop(Parameters):
         (0.85, 1.25), unit="width / height", help="a crop's aspect is drawn log-uniformly from it"
     )
     size: int = parameter(224, ge=1, unit="pixels", help="crops are resized to size x size")
-    weight: Literal["sigmoid", "none", "softmax"] = parameter(
+    weight: Weight = parameter(
         "sigmoid", help="of a crop: its class probability, 1, or its share among all classes"
     )
     chunk: int = parameter(100, ge=1, unit="crops", help="signs are summed inside a chunk, maps between")
@@ -82,7 +86,12 @@ class Window:
         return images[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
-@brick(RandomCrop, gives=RAW, small={"count": 5, "size": 24, "chunk": 2})
+def drawn(key: Key, size: tuple[int, int], params: RandomCrop) -> dict[str, Any]:
+    """What is random, for the twin: `windows`, a list of (top, left, height, width)."""
+    return {"windows": [(w.top, w.left, w.height, w.width) for w in draw(key, size, params)]}
+
+
+@brick(RandomCrop, gives=RAW, small={"count": 3, "size": 20, "chunk": 2}, drawn=drawn)
 def random_crop(inner: BoundMethod, params: RandomCrop) -> BoundMethod:
     """A method whose evidence is that of random crops of the image.
 
@@ -95,7 +104,50 @@ def random_crop(inner: BoundMethod, params: RandomCrop) -> BoundMethod:
         and the share of pixels that no crop covered. Crops follow from each image's key alone. Crops of
         all images share forwards of at most the model's batch; the batch does not decide the result.
     """
-    return BoundMethod(partial(_explain, inner, params), finished, inner.place, inner.views * params.count)
+    return BoundMethod(
+        explain=partial(_one, several(inner, [params])),
+        finish=finished,
+        place=inner.place,
+        views=inner.views * params.count,
+        inner=inner,
+        rebuilt=partial(random_crop.run, params=params),
+    )
+
+
+def several(inner: BoundMethod, wanted: Sequence[RandomCrop]) -> Several:
+    """Evidence of several parameter sets from one pass over the crops.
+
+    Crop k is the same whatever the count, so a smaller count is the beginning of the largest, and only
+    that one is run.
+
+    Args:
+        inner: the method that explains a crop.
+        wanted: parameter sets that differ in count, weight, chunk, accumulate and per_visit alone.
+
+    Returns:
+        A function like a method's `explain` that gives a list: the evidence of each set, up to rounding
+        what `random_crop` gives for it alone.
+
+    Raises:
+        ValueError: no set, or two that do not share their crops.
+    """
+    if not wanted:
+        raise ValueError("random_crop: no parameters, no crops")
+    largest = max(wanted, key=lambda params: params.count)
+    for params in wanted:
+        for name in SHARED:
+            if getattr(params, name) != getattr(largest, name):
+                raise ValueError(
+                    f"random_crop: {name} {getattr(params, name)} and {getattr(largest, name)} "
+                    "are other crops; run them apart"
+                )
+    return partial(_explain, inner, tuple(wanted), largest)
+
+
+def _one(
+    explain: Several, model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key]
+) -> Evidence:
+    return explain(model, images, targets, keys)[0]
 
 
 def draw(key: Key, size: tuple[int, int], params: RandomCrop) -> list[Window]:
@@ -131,38 +183,53 @@ def _draw(key: Key, size: tuple[int, int], params: RandomCrop) -> Window:
 
 def _explain(
     inner: BoundMethod,
-    params: RandomCrop,
+    wanted: Sequence[RandomCrop],
+    largest: RandomCrop,
     model: Explained,
     images: Tensor,
     targets: Targets,
     keys: Sequence[Key],
-) -> Evidence:
+) -> list[Evidence]:
     size = int(images.shape[2]), int(images.shape[3])
     images = images.to(model.device)
-    labels = _rows(targets)
-    windows = {image: draw(keys[image], size, params) for image in labels}
-    views = [(image, index) for image in labels for index in range(params.count)]
-    total = _Sum(inner, params, len(targets.images), size, model.device)
-    start = 0
-    while start < len(views):
-        # asked anew each time: it shrinks where memory ran out
-        part = views[start : start + max(1, model.batch // inner.views)]
-        start += len(part)
-        axes = [_axes(windows[image][index], params, model.device) for image, index in part]
-        crops = torch.stack(
-            [
-                resize(windows[image][index].of(images[image]), *axis)
-                for (image, index), axis in zip(part, axes, strict=True)
-            ]
-        )
-        wanted = Targets.of([targets.classes[t] for t in labels[image]] for image, _ in part)
-        evidence = inner.explain(model, crops, wanted, [(*keys[image], index) for image, index in part])
-        at = 0
-        for (image, index), axis in zip(part, axes, strict=True):
-            rows = slice(at, at + len(labels[image]))
-            at = rows.stop
-            total.add(labels[image], index, windows[image][index], axis, _part(evidence, rows))
-    return total.evidence(windows, labels)
+    labels = rows_of(targets)
+    windows = {image: draw(keys[image], size, largest) for image in labels}
+    axes: dict[View, Axes] = {}  # of the crops that are on their way
+
+    def see(view: View) -> See:
+        window = windows[view[0]][view[1]]
+        source, target = (window.height, window.width), (largest.size, largest.size)
+        axes[view] = axes_of(source, target, largest.antialias, model.device)
+        return lambda picture: resize(window.of(picture), *axes[view])
+
+    def made(view: View) -> Tensor:
+        return see(view)(images[view[0]])
+
+    sums = [_Sum(inner, params, len(targets.images), size, model.device) for params in wanted]
+    views = [(image, index) for image in labels for index in range(largest.count)]
+    for view, evidence in each(inner, model, targets, keys, views, made, see):
+        image, index = view
+        crop = _Crop(inner, windows[image][index], axes.pop(view), evidence)
+        for one in sums:
+            if index < one.params.count:
+                one.add(labels[image], index, crop)
+    return [one.evidence(windows, labels) for one in sums]
+
+
+class _Crop:
+    """Evidence of one crop and its window; weighted and placed once for each kind of weight."""
+
+    def __init__(self, inner: BoundMethod, window: Window, axes: Axes, evidence: Evidence) -> None:
+        self.inner, self.window, self.axes, self.evidence = inner, window, axes, evidence
+        self._placed: dict[str, Tensor] = {}
+
+    def placed(self, weight: Weight) -> Tensor:
+        """(T, c, window's height, width), times the crop's weight for each target."""
+        if weight not in self._placed:
+            values = self.evidence.values * _weights(self.evidence, weight)[:, None, None, None]
+            size = self.window.height, self.window.width
+            self._placed[weight] = placed(self.inner, values, self.axes, size)
+        return self._placed[weight]
 
 
 class _Sum:
@@ -173,68 +240,41 @@ class _Sum:
     ) -> None:
         self.inner, self.params, self.size = inner, params, size
         self.maps = torch.zeros(count, *size, device=device)
-        self.logits = torch.zeros(count, device=device)
-        self.totals: Tensor | None = torch.zeros(count, device=device)
+        self.means = Means(count, params.count, device)
         self.chunk: dict[int, Tensor] = {}  # by first target of an image: one image's chunk is open at a time
 
-    def add(
-        self, rows: range, index: int, window: Window, axes: tuple[Tensor, Tensor], evidence: Evidence
-    ) -> None:
+    def add(self, rows: range, index: int, crop: _Crop) -> None:
         """One crop of one image: evidence of its targets `rows`."""
-        chosen = slice(rows.start, rows.stop)
-        self.logits[chosen] += evidence.logits / self.params.count
-        if evidence.totals is None:
-            self.totals = None
-        elif self.totals is not None:
-            self.totals[chosen] += evidence.totals / self.params.count
-        values = evidence.values * _weights(evidence, self.params)[:, None, None, None]
-        if self.inner.place == "adjoint":
-            placed = adjoint(values, *axes)
-        else:
-            size = window.height, window.width
-            placed = on_image(values.flatten(0, 1), size).reshape(*values.shape[:2], *size)
+        chosen, window = slice(rows.start, rows.stop), crop.window
+        self.means.add(rows, crop.evidence)
+        values = crop.placed(self.params.weight)
         if self.params.accumulate == "abs_per_crop":
-            window.of(self.maps[chosen]).add_(self.inner.finish(placed))
+            finish = self.inner.seen(window.of).finish
+            window.of(self.maps[chosen]).add_(finish(values))
             return
         if rows.start not in self.chunk:
-            self.chunk[rows.start] = placed.new_zeros(len(rows), placed.shape[1], *self.size)
-        window.of(self.chunk[rows.start]).add_(placed)
+            self.chunk[rows.start] = values.new_zeros(len(rows), values.shape[1], *self.size)
+        window.of(self.chunk[rows.start]).add_(values)
         if (index + 1) % self.params.chunk == 0 or index + 1 == self.params.count:
             self.maps[chosen] += self.inner.finish(self.chunk.pop(rows.start))
 
     def evidence(self, windows: dict[int, list[Window]], labels: dict[int, range]) -> Evidence:
-        """The sums as evidence."""
-        uncovered = torch.zeros_like(self.logits)
+        """The sums as evidence; uncovered by these crops, whatever the inner method left out of each."""
+        uncovered = torch.zeros_like(self.means.logits)
         for image, rows in labels.items():
             visits = torch.zeros(self.size, device=self.maps.device)
-            for window in windows[image]:
+            for window in windows[image][: self.params.count]:
                 window.of(visits).add_(1)
             chosen = slice(rows.start, rows.stop)
             uncovered[chosen] = (visits == 0).float().mean()
             if self.params.per_visit:
                 self.maps[chosen] /= visits.clamp(min=1)
-        return Evidence(self.maps[:, None], self.logits, self.totals, uncovered)
+        return Evidence(self.maps[:, None], self.means.logits, self.means.totals, uncovered)
 
 
-def _rows(targets: Targets) -> dict[int, range]:
-    """Targets of each image that has some; they stand together."""
-    rows: dict[int, range] = {}
-    for target, image in enumerate(targets.images):
-        start = rows[image].start if image in rows else target
-        rows[image] = range(start, target + 1)
-    return rows
-
-
-def _axes(window: Window, params: RandomCrop, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The matrices that resize a window to size x size."""
-    rows = resize_matrix(window.height, params.size, antialias=params.antialias, device=device)
-    columns = resize_matrix(window.width, params.size, antialias=params.antialias, device=device)
-    return rows, columns
-
-
-def _weights(evidence: Evidence, params: RandomCrop) -> Tensor:
+def _weights(evidence: Evidence, weight: Weight) -> Tensor:
     """Weight (T,) of a crop for each of its targets."""
-    match params.weight:
+    match weight:
         case "sigmoid":
             return evidence.logits.sigmoid()
         case "none":
@@ -243,8 +283,3 @@ def _weights(evidence: Evidence, params: RandomCrop) -> Tensor:
             if evidence.totals is None:
                 raise ValueError("random_crop: weight softmax needs a method that tells all logits")
             return (evidence.logits - evidence.totals).exp()
-
-
-def _part(evidence: Evidence, rows: slice) -> Evidence:
-    totals = None if evidence.totals is None else evidence.totals[rows]
-    return Evidence(evidence.values[rows], evidence.logits[rows], totals)

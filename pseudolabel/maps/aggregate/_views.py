@@ -1,0 +1,109 @@
+"""Views of images (crops, scales, noisy or masked copies), explained in batches and given back one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from pseudolabel.maps._bound import BoundMethod, ImageFinish, Key, on_image
+from pseudolabel.maps._explained import Explained
+from pseudolabel.maps.aggregate._resize import adjoint
+from pseudolabel.records import Evidence, Targets
+
+View = tuple[int, int]  # image in the batch, index of the view
+Axes = tuple[Tensor, Tensor]  # the matrices of a resize, (h, H) and (w, W)
+See = Callable[[Tensor], Tensor]  # (..., H, W) of the image -> (..., h, w) of the view
+
+
+def rows_of(targets: Targets) -> dict[int, range]:
+    """Targets of each image that has some; they stand together."""
+    rows: dict[int, range] = {}
+    for target, image in enumerate(targets.images):
+        start = rows[image].start if image in rows else target
+        rows[image] = range(start, target + 1)
+    return rows
+
+
+def each(
+    inner: BoundMethod,
+    model: Explained,
+    targets: Targets,
+    keys: Sequence[Key],
+    views: Sequence[View],
+    made: Callable[[View], Tensor],
+    see: Callable[[View], See] | None = None,
+) -> Iterator[tuple[View, Evidence]]:
+    """Evidence of each view, in order.
+
+    Args:
+        inner: explains a view.
+        model: the frozen classifier; its batch bounds the items of a forward, whatever `inner` costs.
+        targets: of the images; every image of `views` has one.
+        keys: one an image; a view's is its image's and the view's index.
+        views: all of one size.
+        made: the picture (3, h, w) of a view.
+        see: where views are other places of the image: what a view sees of it.
+
+    Yields:
+        The view and the evidence of its image's targets.
+    """
+    labels = rows_of(targets)
+    # maps finished inside look at the view of the image, which is another one each time
+    apart = see is not None and inner.done and isinstance(inner.innermost, ImageFinish)
+    start = 0
+    while start < len(views):
+        # asked anew each time: it shrinks where memory ran out
+        part = views[start : start + (1 if apart else max(1, model.batch // inner.views))]
+        start += len(part)
+        wanted = Targets.of([targets.classes[t] for t in labels[image]] for image, _ in part)
+        method = inner.seen(see(part[0])) if see is not None and apart else inner
+        pictures = torch.stack([made(view) for view in part])
+        evidence = method.explain(model, pictures, wanted, [(*keys[image], index) for image, index in part])
+        at = 0
+        for view in part:
+            rows = slice(at, at + len(labels[view[0]]))
+            at = rows.stop
+            yield view, _part(evidence, rows)
+
+
+def placed(inner: BoundMethod, values: Tensor, axes: Axes, size: tuple[int, int]) -> Tensor:
+    """Evidence (T, c, h', w') of a view at the place (h, w) that the view was resized from by `axes`."""
+    if inner.place == "adjoint":
+        return adjoint(values, *axes)
+    return on_image(values.flatten(0, 1), size).reshape(*values.shape[:2], *size)
+
+
+class Means:
+    """Means over views of what stands beside the maps.
+
+    Args:
+        count: T targets.
+        views: views of each.
+    """
+
+    def __init__(self, count: int, views: int, device: torch.device) -> None:
+        self.views = views
+        self.logits = torch.zeros(count, device=device)
+        self.totals: Tensor | None = torch.zeros(count, device=device)
+        self.uncovered: Tensor | None = torch.zeros(count, device=device)
+
+    def add(self, rows: range, evidence: Evidence) -> None:
+        """One view of the targets `rows`."""
+        chosen = slice(rows.start, rows.stop)
+        self.logits[chosen] += evidence.logits / self.views
+        if evidence.totals is None:
+            self.totals = None
+        elif self.totals is not None:
+            self.totals[chosen] += evidence.totals / self.views
+        if evidence.uncovered is None:
+            self.uncovered = None
+        elif self.uncovered is not None:
+            self.uncovered[chosen] += evidence.uncovered / self.views
+
+
+def _part(evidence: Evidence, rows: slice) -> Evidence:
+    totals = None if evidence.totals is None else evidence.totals[rows]
+    uncovered = None if evidence.uncovered is None else evidence.uncovered[rows]
+    return Evidence(evidence.values[rows], evidence.logits[rows], totals, uncovered)
