@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -60,6 +60,7 @@ class Functions:
     """A network as float64 functions of one image (3, h, w), for twins, which know no torch."""
 
     network: nn.Module
+    gradients: dict[tuple[bytes, int], Array] = field(default_factory=dict)  # options share them
 
     @property
     def weight(self) -> Array:
@@ -73,6 +74,22 @@ class Functions:
             found: Array = self.network.features(torch.from_numpy(image)[None])[0].numpy()  # type: ignore[operator]
         return found
 
+    def layer(self, image: Array, label: int, name: str | None = None) -> tuple[Array, Array]:
+        """(D, h', w') output of a module, or the features, and the gradient of one logit by it."""
+        kept: list[Tensor] = []
+        inputs = torch.from_numpy(image)[None].requires_grad_()
+        if name is None:
+            kept.append(self.network.features(inputs))  # type: ignore[operator]
+            logits = self.network.head(kept[0].mean(dim=(2, 3)))  # type: ignore[operator]
+        else:
+            hook = self.network.get_submodule(name).register_forward_hook(lambda *run: kept.append(run[2]))
+            logits = self.network(inputs)
+            hook.remove()
+        (found,) = torch.autograd.grad(logits[0, label - 1], kept[-1])
+        output: Array = kept[-1][0].detach().numpy()
+        gradient: Array = found[0].numpy()
+        return output, gradient
+
     def logits(self, image: Array) -> Array:
         """(C,)."""
         with torch.no_grad():
@@ -85,10 +102,12 @@ class Functions:
 
     def gradient(self, image: Array, label: int) -> Array:
         """(3, h, w) of the logit."""
-        inputs = torch.from_numpy(image)[None].requires_grad_()
-        (found,) = torch.autograd.grad(self.network(inputs)[0, label - 1], inputs)
-        gradient: Array = found[0].numpy()
-        return gradient
+        key = image.tobytes(), label
+        if key not in self.gradients:
+            inputs = torch.from_numpy(image)[None].requires_grad_()
+            (found,) = torch.autograd.grad(self.network(inputs)[0, label - 1], inputs)
+            self.gradients[key] = found[0].numpy()
+        return self.gradients[key]
 
 
 def functions(network: nn.Module) -> Functions:

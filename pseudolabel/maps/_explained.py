@@ -103,7 +103,7 @@ class Explained:
         model, self._folds = folded(model, self._sample(model)) if fold else (model, [])
         self.norms = len(self._folds)
         self.network = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        raw: int = self.network.head.out_features  # type: ignore[union-attr, assignment]
+        raw: int = self.network.head.out_features
         self._groups = None if groups is None else Groups(groups, raw, self.device)
         self.classes = raw if self._groups is None else self._groups.count
 
@@ -119,7 +119,7 @@ class Explained:
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) normalised -> the last features, (B, D, h', w') where pooled."""
         with self._cast():
-            return full(self.network.features(images))  # type: ignore[operator]
+            return full(self.network.features(images))
 
     def from_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Last features -> logits (B, C) and totals (B,), as `outputs` gives them."""
@@ -131,7 +131,7 @@ class Explained:
         with self._cast():
             if classify is not None:
                 return full(classify(features))
-            return full(self.network.head(features.mean(dim=(2, 3))))  # type: ignore[operator]
+            return full(self.network.head(features.mean(dim=(2, 3))))
 
     def grouped(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """(B, R) raw logits -> logits (B, C) and totals (B,)."""
@@ -160,7 +160,7 @@ class Explained:
         Returns:
             (T, D) rows of the head, with groups their mean weighted by softmax within the group.
         """
-        weight: Tensor = self.network.head.weight  # type: ignore[union-attr, assignment]
+        weight: Tensor = self.network.head.weight
         return weight[columns] if self._groups is None else self._groups.rows(raw, columns, weight)
 
     def scores(self, images: Tensor) -> Tensor:
@@ -175,6 +175,11 @@ class Explained:
         if self._groups is None:
             return self.scores(images).sigmoid()
         return self._of_all(images, lambda logits, totals: (logits - totals[:, None]).exp())
+
+    def index(self, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Image (T,) and column of the logits (T,) of each target, on the model's device."""
+        rows = torch.tensor(targets.images, device=self.device)
+        return rows, torch.tensor(targets.classes, device=self.device) - 1
 
     def activations(self, images: Tensor, layer: str | None = None) -> Activations:
         """One forward with a graph from a layer's output to the logits; nothing before it is kept.

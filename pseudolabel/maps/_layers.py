@@ -47,7 +47,7 @@ def resolve(network: nn.Module, layer: str) -> str:
     Raises:
         DataFault: no such module (the nearest is named), or several.
     """
-    names = [name for name, _ in network.named_modules(remove_duplicate=False) if name]
+    names: list[str] = [name for name, _ in network.named_modules(remove_duplicate=False) if name]
     if layer in names:
         return layer
     ends = [name for name in names if name.endswith("." + layer)]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pseudolabel.errors import DataFault
+from pseudolabel.maps._activation_map import always, positive
 from pseudolabel.maps._bound import Key
 from pseudolabel.maps._explained import Explained
 from pseudolabel.records import Evidence, Targets
@@ -28,12 +29,7 @@ class Cam(Parameters):
     """Nothing to set: single scale, no flip."""
 
 
-def finish(values: Tensor, params: Cam) -> Tensor:
-    """Signed votes (T, 1, h', w') -> (T, h', w') >= 0."""
-    return values[:, 0].relu()
-
-
-@brick(Cam, gives=RAW, place="paste", finish=finish)
+@brick(Cam, gives=RAW, place="paste", finish=positive, positive=always)
 def cam(model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key], params: Cam) -> Evidence:
     """Signed class activation of each target at feature size.
 
@@ -58,19 +54,18 @@ def cam(model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key],
         )
 
     def part(pictures: Tensor, wanted: Targets) -> Evidence:
-        images, slots = torch.tensor(wanted.images, device=model.device), _slots(wanted, model.device)
-        columns = torch.tensor(wanted.classes, device=model.device) - 1
+        (at, columns), slots = model.index(wanted), _slots(wanted, model.device)
         with torch.no_grad():
             features = model.features(model.place(pictures))
             raw = model.raw(features)
-            rows = model.rows(raw[images], columns)
+            rows = model.rows(raw[at], columns)
             # (B, S, D) x (B, D, h'w'): no image's features are copied for its other labels
             weights = rows.new_zeros(len(features), int(slots.max()) + 1, rows.shape[1])
-            weights[images, slots] = rows
+            weights[at, slots] = rows
             votes = weights @ features.flatten(2)
-            values = votes[images, slots].unflatten(1, features.shape[2:])[:, None]
+            values = votes[at, slots].view(-1, 1, *features.shape[2:])
             logits, totals = model.grouped(raw)
-        return Evidence(values, logits[images, columns], totals[images])
+        return Evidence(values, logits[at, columns], totals[at])
 
     return model.in_parts(images, targets, part)
 

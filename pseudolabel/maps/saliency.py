@@ -13,13 +13,13 @@ signed_sum is Baehrens' explanation vector (JMLR 11, 2010) summed over RGB.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
-import torch
 from torch import Tensor
 
 from pseudolabel.maps._bound import Key
+from pseudolabel.maps._channels import Channels, one_map, unsigned
 from pseudolabel.maps._explained import Explained
+from pseudolabel.maps._input_gradient import input_gradient
 from pseudolabel.records import Evidence, Targets
 from pseudolabel.registry import RAW, Parameters, brick, parameter
 
@@ -27,25 +27,12 @@ from pseudolabel.registry import RAW, Parameters, brick, parameter
 class Saliency(Parameters):
     """How three channels become one map."""
 
-    channels: Literal["max_abs", "mean_abs", "l2", "signed_sum"] = parameter(
+    channels: Channels = parameter(
         "max_abs", help="one map of the three channels' gradients; signed_sum keeps the sign"
     )
 
 
-def finish(values: Tensor, params: Saliency) -> Tensor:
-    """Gradients (T, 3, h, w) -> (T, h, w)."""
-    match params.channels:
-        case "max_abs":
-            return values.abs().amax(dim=1)
-        case "mean_abs":
-            return values.abs().mean(dim=1)
-        case "l2":
-            return values.square().sum(dim=1).sqrt()
-        case "signed_sum":
-            return values.sum(dim=1)
-
-
-@brick(Saliency, gives=RAW, place="adjoint", finish=finish)
+@brick(Saliency, gives=RAW, place="adjoint", finish=one_map, positive=unsigned)
 def saliency(
     model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key], params: Saliency
 ) -> Evidence:
@@ -64,22 +51,4 @@ def saliency(
     Raises:
         DataFault: no gradient reaches the input.
     """
-    model.probe()
-
-    def part(pictures: Tensor, wanted: Targets) -> Evidence:
-        rows = torch.tensor(wanted.images, device=model.device)
-        columns = torch.tensor(wanted.classes, device=model.device) - 1
-        with torch.enable_grad():
-            inputs = model.place(pictures).detach().requires_grad_()
-            logits, totals = model.outputs(inputs)
-            values = inputs.new_empty((len(rows), *inputs.shape[1:]))
-            slots = wanted.slots()
-            for number, slot in enumerate(slots):
-                # images do not mix, so the gradient of the sum holds each image's own
-                chosen = logits[rows[slot], columns[slot]].sum()
-                more = number + 1 < len(slots)
-                (gradient,) = torch.autograd.grad(chosen, inputs, retain_graph=more)
-                values[slot] = gradient[rows[slot]]
-        return Evidence(values, logits.detach()[rows, columns], totals.detach()[rows])
-
-    return model.in_parts(images, targets, part)
+    return input_gradient(model, images, targets)

@@ -10,9 +10,10 @@ from torch import nn
 from pseudolabel import registry
 from pseudolabel.classifier.network import Classifier
 from pseudolabel.contracts.networks import Small, functions, pictures
-from pseudolabel.maps import saliency as saliency_module
 from pseudolabel.maps._bound import BoundMethod, build, on_image
+from pseudolabel.maps._channels import one_map
 from pseudolabel.maps._explained import Explained
+from pseudolabel.maps.saliency import Saliency
 from pseudolabel.records import Targets
 
 KEYS = [(0, "a"), (0, "b"), (0, "c")]
@@ -91,10 +92,10 @@ def test_saliency_equals_central_differences_of_the_logit() -> None:
         np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-7 * np.abs(expected).max())
 
 
-def test_saliency_channels_by_hand() -> None:
+def test_channels_by_hand() -> None:
     gradient = torch.tensor([3.0, -4.0, 0.5]).view(1, 3, 1, 1)
     found = {
-        channels: float(saliency_module.finish(gradient, saliency_module.Saliency(channels=channels)))
+        channels: float(one_map(gradient, Saliency(channels=channels)))
         for channels in ("max_abs", "mean_abs", "l2", "signed_sum")
     }
     assert found == pytest.approx(
