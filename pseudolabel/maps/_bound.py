@@ -33,7 +33,7 @@ class ImageFinish:
 
     Attributes:
         function: (values (T, c, H, W), image) -> (T, H, W); positively homogeneous in the values.
-        image: (3, H, W), or (T, 3, H, W) where every target has its own.
+        image: (3, H, W), that of all targets.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
