@@ -5,7 +5,7 @@ Shared by the verbs that walk it: generate, refine, sweep.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from pydantic import ValidationError
@@ -18,10 +18,39 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from pseudolabel.fusion import By
     from pseudolabel.records import Belief, Scores
 
 Key = tuple[str | int, ...]
 _WORDS = {RAW: "raw ones", UNIT: "ones in 0..1"}
+
+
+class MapLine(Protocol):
+    """A kind of map as a recipe names it; `pseudolabel.schema.MapLine` is one."""
+
+    @property
+    def method(self) -> Step:
+        """The map method."""
+
+    @property
+    def refiners(self) -> Sequence[Step]:
+        """Its refiners."""
+
+
+class Fuse(Protocol):
+    """How several lines of maps become one; `pseudolabel.schema.Fuse` is one."""
+
+    @property
+    def by(self) -> By:
+        """Mean, max or geometric."""
+
+    @property
+    def weights(self) -> Sequence[float] | None:
+        """One a line."""
+
+    @property
+    def refiners(self) -> Sequence[Step]:
+        """Of the combined map."""
 
 
 class Step(Protocol):
@@ -53,6 +82,31 @@ def refine(scores: Scores, image: NDArray[np.uint8] | Tensor, steps: Sequence[St
         brick, params = step.load()
         scores = brick.run(scores, picture, params)
     return scores
+
+
+def combine(
+    maps: Sequence[Scores],
+    image: NDArray[np.uint8] | Tensor,
+    refiners: Sequence[Sequence[Step]],
+    fuse: Fuse | None,
+) -> Scores:
+    """Refine each kind of map, then make one of them.
+
+    Args:
+        maps: raw maps of one image, one a line: (K, H, W) float32 of the same classes.
+        image: (H, W, 3) uint8 RGB as shown.
+        refiners: of each line.
+        fuse: how several become one; None where there is one line.
+
+    Returns:
+        Scores (K, H, W) float32.
+    """
+    refined = [refine(one, image, steps) for one, steps in zip(maps, refiners, strict=True)]
+    if fuse is None or not maps[0].ids:
+        return refined[0]
+    from pseudolabel.fusion import fused
+
+    return refine(fused(refined, fuse.by, fuse.weights), image, fuse.refiners)
 
 
 def resolve(
@@ -126,34 +180,51 @@ def swept_key(step: Step) -> str:
 
 
 def misfits(
-    refiners: Sequence[Step],
+    lines: Sequence[MapLine],
+    fused: Sequence[Step],
     resolver: Step,
     finish: Sequence[Step] = (),
-    *,
-    method: Step | None = None,
-    index: int = 0,
 ) -> Iterator[tuple[Key, str]]:
-    """Where a line does not compose: a brick takes scores in 0..1 and gets raw ones.
+    """Where a recipe does not compose: a brick takes scores in 0..1 and gets raw ones.
 
     Args:
-        refiners, resolver, finish: the line after the maps.
-        method: where the maps come from, named in the message; maps are raw unless it says otherwise.
-        index: of the map line within the recipe, for the keys.
+        lines: of maps with their refiners; maps are raw unless the method says otherwise.
+        fused: refiners of the combined map, where there are several lines.
+        resolver, finish: the rest of the line.
 
     Yields:
         Key from the top of the recipe, and the message.
     """
     given, giver = RAW, "the map"
-    if method is not None:
-        given, giver = method.load()[0].gives or RAW, repr(method.brick_name)
-    steps: list[tuple[Key, Step]] = [
-        *((("maps", index, "refiners", place), step) for place, step in enumerate(refiners)),
+    for index, one in enumerate(lines):
+        given, giver = one.method.load()[0].gives or RAW, repr(one.method.brick_name)
+        steps: list[tuple[Key, Step]] = [
+            (("maps", index, "refiners", place), step) for place, step in enumerate(one.refiners)
+        ]
+        given, giver = yield from _chain(steps, given, giver)
+        if len(lines) > 1 and given != UNIT:
+            yield (
+                ("maps", index, "refiners"),
+                f"fuse takes scores in 0..1, {giver} gives {_WORDS[given]}; end with {{name: normalise}}",
+            )
+            given = UNIT  # one message for one gap
+    if len(lines) > 1:
+        giver = "fuse"
+    steps = [
+        *((("fuse", "refiners", place), step) for place, step in enumerate(fused)),
         (("resolver",), resolver),
         *((("finish", place), step) for place, step in enumerate(finish)),
     ]
+    yield from _chain(steps, given, giver)
+
+
+def _chain(
+    steps: Sequence[tuple[Key, Step]], given: str, giver: str
+) -> Generator[tuple[Key, str], None, tuple[str, str]]:
+    """Misfits of bricks one after the other; returns what the last one gives and its name."""
     for key, step in steps:
         brick, _ = step.load()
-        if brick.takes == UNIT and given not in (UNIT, None):
+        if brick.takes == UNIT and given != UNIT:
             yield (
                 key,
                 f"{brick.name!r} takes scores in 0..1, {giver} gives {_WORDS[given]}; "
@@ -163,16 +234,7 @@ def misfits(
         if brick.gives not in (SAME, None):
             given = brick.gives
         giver = repr(brick.name)
-
-
-def check_line(refiners: Sequence[Step], resolver: Step, finish: Sequence[Step] = ()) -> None:
-    """Refuse a line that does not compose.
-
-    Raises:
-        UsageFault: the first misfit, with its key.
-    """
-    for key, message in misfits(refiners, resolver, finish):
-        raise UsageFault(f"{'.'.join(map(str, key))}: {message}")
+    return given, giver
 
 
 def _with(brick: Brick, params: Parameters, key: str, value: float) -> Parameters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -132,6 +132,16 @@ class MapLine(Section):
     refiners: tuple[RefinerStep, ...] = parameter((), help="refiners in the order they run")
 
 
+class Fuse(Section):
+    """Several kinds of map made one."""
+
+    by: Literal["mean", "max", "geometric"] = parameter("mean", help="how the refined maps are combined")
+    weights: tuple[Annotated[float, Field(ge=0)], ...] | None = parameter(
+        None, help="one a line of maps; null weighs all alike, max takes none"
+    )
+    refiners: tuple[RefinerStep, ...] = parameter((), help="refiners of the combined map")
+
+
 class Output(Section):
     """What is written beside the masks."""
 
@@ -146,11 +156,17 @@ class GenerateRecipe(Section):
     data: ReaderStep = parameter(help="reader of the pictures with their labels")
     classifier: ClassifierOf
     labels: Labels = Field(default_factory=lambda: Labels())
-    maps: tuple[MapLine, ...] = parameter(min_length=1, max_length=1, help="how maps are made: one line")
+    maps: tuple[MapLine, ...] = parameter(min_length=1, help="how maps are made; several are fused")
+    fuse: Fuse | None = parameter(None, help="how several lines of maps become one")
     resolver: ResolverStep = parameter(help="how scores become background and classes")
     finish: tuple[FinisherStep, ...] = parameter((), help="finishers in the order they run")
     output: Output = Field(default_factory=lambda: Output())
-    batch: int = parameter(16, ge=1, unit="pictures or crops", help="of one forward")
+    batch: Annotated[int, Field(ge=1)] | Literal["auto"] = parameter(
+        16, unit="pictures or crops", help="of one forward; auto: 16 on a CPU, 64 on a GPU"
+    )
+    precision: Literal["float32", "bf16"] = parameter(
+        "float32", help="bf16 autocast is faster on hardware that has it and changes the maps a little"
+    )
     no_label: Literal["refuse", "background", "ignore"] = parameter(
         "refuse", help="a picture without a class: an error, a mask of 0, or a mask of 255"
     )
@@ -158,8 +174,18 @@ class GenerateRecipe(Section):
     def check(self) -> Iterator[tuple[Key, str]]:
         from pseudolabel.line import misfits
 
-        for index, line in enumerate(self.maps):
-            yield from misfits(line.refiners, self.resolver, self.finish, method=line.method, index=index)
+        if len(self.maps) == 1 and self.fuse is not None:
+            yield ("fuse",), "there is one line of maps; fuse takes several"
+        elif len(self.maps) > 1 and self.fuse is None:
+            yield ("fuse",), f"{len(self.maps)} lines of maps; say how they become one, {{by: mean}}"
+        elif self.fuse is not None and self.fuse.weights is not None:
+            if self.fuse.by == "max":
+                yield ("fuse", "weights"), "max takes no weights; leave them out"
+            elif len(self.fuse.weights) != len(self.maps):
+                yield ("fuse", "weights"), f"{len(self.fuse.weights)} for {len(self.maps)} lines of maps"
+            elif not sum(self.fuse.weights):
+                yield ("fuse", "weights"), "all are 0; give one above 0"
+        yield from misfits(self.maps, self.fuse.refiners if self.fuse else (), self.resolver, self.finish)
 
 
 def check_validation(data: ReaderStep, validation: dict[str, Any] | None) -> Iterator[tuple[Key, str]]:

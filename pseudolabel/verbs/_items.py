@@ -15,22 +15,38 @@ import torch
 from numpy.typing import NDArray
 
 from pseudolabel import images, line, masks, storage
+from pseudolabel.errors import DataFault
 from pseudolabel.maps._bound import on_image
 from pseudolabel.recipe import FinisherStep, RefinerStep, ResolverStep
 from pseudolabel.records import Scores
+from pseudolabel.schema import Fuse, GenerateRecipe
 
 OVERLAY = 0.5  # share of the mask's colour in an overlay
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What is done to every picture's maps, and which files are wanted."""
+    """What is done to every picture's maps (refiners by line), and which files are wanted."""
 
-    refiners: Sequence[RefinerStep]
+    refiners: Sequence[Sequence[RefinerStep]]
+    fuse: Fuse | None
     resolver: ResolverStep
     finish: Sequence[FinisherStep]
     maps: bool
     overlays: bool
+
+    @staticmethod
+    def of(recipe: GenerateRecipe) -> Walk:
+        """What a recipe does after the maps."""
+        refiners = tuple(one.refiners for one in recipe.maps)
+        output = recipe.output
+        return Walk(refiners, recipe.fuse, recipe.resolver, recipe.finish, output.maps, output.overlays)
+
+    def needs_processes(self) -> bool:
+        """Whether a brick says that it runs on the CPU and may hold the interpreter's lock."""
+        fused = self.fuse.refiners if self.fuse else ()
+        steps = [*(step for line in self.refiners for step in line), *fused, self.resolver, *self.finish]
+        return any(step.load()[0].device == "cpu" for step in steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +57,7 @@ class Job:
         id: of the picture.
         labels: (K,) ascending class ids.
         pixels: (H, W, 3) uint8.
-        maps: (K, h', w') float32, finished, one a label.
+        maps: for each line of maps (K, h', w') float32, finished, one a label.
         fill: value of the whole mask of a picture without a class.
         facts: what else its manifest line says.
     """
@@ -49,7 +65,7 @@ class Job:
     id: str
     labels: tuple[int, ...]
     pixels: NDArray[np.uint8]
-    maps: NDArray[np.float32]
+    maps: Sequence[NDArray[np.float32]]
     fill: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -88,33 +104,59 @@ def make(job: Job, walk: Walk) -> Made:
 
 def _make(job: Job, walk: Walk) -> Made:
     height, width = job.pixels.shape[:2]
-    values = torch.zeros(0, height, width)
+    maps: list[Scores] = []
+    flat: set[int] = set()
+    for one in job.maps:
+        values = on_image(torch.from_numpy(one), (height, width))
+        if not bool(values.isfinite().all()):
+            broken = [c for c, row in zip(job.labels, values, strict=True) if not bool(row.isfinite().all())]
+            return Made(None, fault=f"the map of class {', '.join(map(str, broken))} holds NaN or infinity")
+        # a constant map says nothing about where: it becomes zero, however high it is (F6)
+        level = values.amin(dim=(1, 2), keepdim=True) == values.amax(dim=(1, 2), keepdim=True)
+        maps.append(Scores(job.labels, torch.where(level, 0.0, values)))
+        flat |= {c for c, row in zip(job.labels, level.flatten(), strict=True) if bool(row)}
     if job.labels:
-        values = on_image(torch.from_numpy(job.maps), (height, width))
-    if not bool(values.isfinite().all()):
-        broken = [c for c, row in zip(job.labels, values, strict=True) if not bool(row.isfinite().all())]
-        return Made(None, fault=f"the map of class {', '.join(map(str, broken))} holds NaN or infinity")
-    # a constant map says nothing about where: it becomes zero, however high it is (F6)
-    level = values.amin(dim=(1, 2), keepdim=True) == values.amax(dim=(1, 2), keepdim=True)
-    values = torch.where(level, 0.0, values)
-    flat = tuple(c for c, row in zip(job.labels, level.flatten(), strict=True) if bool(row))
-    if job.labels:
-        scores = Scores(job.labels, values)
-        mask = line.resolve(
-            line.refine(scores, job.pixels, walk.refiners), job.pixels, walk.resolver, walk.finish
-        )
+        scores = line.combine(maps, job.pixels, walk.refiners, walk.fuse)
+        mask = line.resolve(scores, job.pixels, walk.resolver, walk.finish)
     else:
+        maps = [Scores((), torch.zeros(0, height, width)) for _ in walk.refiners]
         mask = np.full((height, width), job.fill, np.uint8)
     files = {}
     if walk.maps:
         from safetensors.torch import save
 
-        tensors = {"scores": values.contiguous(), "ids": torch.tensor(job.labels, dtype=torch.int64)}
+        tensors = {"ids": torch.tensor(job.labels, dtype=torch.int64)}
+        tensors |= {stored_name(index): one.values.contiguous() for index, one in enumerate(maps)}
         files[f"maps/{job.id}.safetensors"] = save(tensors)
     overlay = None
     if walk.overlays:
         overlay = _overlay(job.pixels, mask)
-    return Made(mask, files, overlay, flat)
+    return Made(mask, files, overlay, tuple(sorted(flat)))
+
+
+def stored_name(index: int) -> str:
+    """The tensor of a line of maps in maps/<id>.safetensors: scores, scores_1, scores_2, ..."""
+    return "scores" if index == 0 else f"scores_{index}"
+
+
+def read_maps(path: Path) -> list[Scores]:
+    """Stored raw maps of one image.
+
+    Returns:
+        For each line of maps Scores (K, H, W) float32 on the CPU; K = 0 for an image without a class.
+
+    Raises:
+        DataFault: the file is damaged or holds something else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path)
+        ids = tuple(found.pop("ids").tolist())
+        return [Scores(ids, found[stored_name(index)].float()) for index in range(len(found) or 1)]
+    except (SafetensorError, KeyError, OSError) as error:
+        raise DataFault(f"{path}: cannot be read as stored maps ({error}); make the maps again") from error
 
 
 def put(folder: Path, job: Job, made: Made) -> dict[str, Any] | None:

@@ -103,7 +103,9 @@ def generate(
     with storage.open_run(out, "generate", fingerprint, overwrite=overwrite, new=new, wait=wait) as folder:
         storage.write_text(folder.path / "recipe.yaml", recipes.dump(chosen))
         storage.write_text(folder.path / "classes.txt", "".join(f"{name}\n" for name in loaded.space.names))
-        classifier = ClassifierOf(loaded, chosen.maps[0], device=where, batch=chosen.batch)
+        classifier = ClassifierOf(
+            loaded, chosen.maps, device=where, batch=chosen.batch, precision=chosen.precision
+        )
         run = _Run(chosen, data, loaded, folder, classifier, workers, limit, on_bad == "stop", quiet)
         return {**run.complete(), "run": str(folder.path)}
 
@@ -127,6 +129,9 @@ def _fingerprint(chosen: GenerateRecipe, data: Dataset, loaded: Loaded) -> dict[
     """All that decides the bytes; each input's own digest stands in its manifest line."""
     recipe = recipes.plain(chosen)
     del recipe["data"], recipe["classifier"], recipe["output"]
+    for key, plain in (("fuse", None), ("precision", "float32")):
+        if recipe[key] == plain:
+            del recipe[key]  # keys that folders of before them lack
     rows = hashlib.sha256()
     for record in data.records:
         rows.update(json.dumps([record.id, record.labels]).encode("utf-8", "surrogatepass"))
@@ -167,7 +172,6 @@ class _Run:
         walk = self._walk()
         torch.get_num_threads()  # settles the model's own threads before a worker thread sets its one
         begun = time.monotonic()
-        bricks = [step.load()[0] for step in (*walk.refiners, walk.resolver, *walk.finish)]
         long = len(self.wanted) >= WORTH_PROCESSES
         with (
             console.interruptible() as stop,
@@ -176,7 +180,7 @@ class _Run:
                 partial(_items.make, walk=walk),
                 self._put,
                 workers=self.workers,
-                processes=long and any(brick.device == "cpu" for brick in bricks),
+                processes=long and walk.needs_processes(),
             ) as submit,
             exact_kernels(),
         ):
@@ -206,8 +210,7 @@ class _Run:
     def _walk(self) -> Walk:
         from pseudolabel.verbs._items import Walk
 
-        line, output = self.chosen.maps[0], self.chosen.output
-        return Walk(line.refiners, self.chosen.resolver, self.chosen.finish, output.maps, output.overlays)
+        return Walk.of(self.chosen)
 
     def _read(self) -> Iterator[list[Picture]]:
         """Pictures of one batch after the other, read ahead."""
@@ -246,7 +249,7 @@ class _Run:
             if picture.wanted and fill is not None:
                 assert picture.pixels is not None
                 facts = {"input_sha256": picture.sha256}
-                jobs.append(Job(picture.record.id, (), picture.pixels, _no_maps(), fill, facts))
+                jobs.append(Job(picture.record.id, (), picture.pixels, (), fill, facts))
         return jobs
 
     def _labels(self, pictures: list[Picture], advance: Callable[[], None]) -> dict[str, tuple[int, ...]]:
@@ -337,7 +340,7 @@ class _Run:
         model, count = self.classifier.model, self.count
         finished = self.folder.finished()
         names = [name for name in self.wanted if name in finished]
-        views = self.classifier.method.views > 1
+        views = self.classifier.views > 1
         shares = [finished[name].get("uncovered", 0.0) for name in names] if views else []
         problems = self.folder.problems
         return {
@@ -365,9 +368,3 @@ class _Run:
                 "timm": timm.__version__,
             },
         }
-
-
-def _no_maps() -> Any:
-    import numpy as np
-
-    return np.zeros((0, 1, 1), np.float32)

@@ -73,7 +73,7 @@ def reference(
             raise DataFault(f"{record.id}: nobody said its labels; the reference needs them")
     loaded = load_classifier(chosen.classifier.checkpoint, expect=data.space)
     line = MapLine(method=MethodStep(name="cam"))
-    classifier = ClassifierOf(loaded, line, device=where, batch=chosen.batch)
+    classifier = ClassifierOf(loaded, [line], device=where, batch=chosen.batch)
     with exact_kernels():
         maps = _maps(classifier, records, workers, quiet)
     about = {
@@ -122,7 +122,7 @@ def _maps(classifier: Any, records: Sequence[Any], workers: int, quiet: bool) ->
             inputs = classifier.inputs([picture.pixels for picture in pictures])
             keys = [(0, record.id) for record in batch]  # CAM draws nothing
             values = classifier.maps(inputs, [record.labels for record in batch], keys).values
-            for record, rows in zip(batch, values, strict=True):
+            for record, (rows,) in zip(batch, values, strict=True):
                 tensor = torch.from_numpy(rows.copy())
                 if not bool(tensor.isfinite().all()):
                     raise DataFault(f"{record.id}: its map holds NaN or infinity; look at the classifier")

@@ -29,7 +29,7 @@ from pseudolabel.verbs.generate import FILLS
 if TYPE_CHECKING:
     from pseudolabel.verbs._items import Job, Made, Walk
 
-FREE = ("data", "resolver", "finish", "output", "no_label")  # keys that do not decide the maps
+FREE = ("data", "fuse", "resolver", "finish", "output", "no_label")  # keys that do not decide the maps
 OWN = {"id", "labels", "height", "width", "size", "sha256", "files"}  # of a manifest line; rewritten here
 SMALL = 16  # pictures below which starting processes costs more than it brings
 
@@ -188,6 +188,7 @@ def _fingerprint(chosen: GenerateRecipe, names: Sequence[str], tasks: Sequence[_
     return {
         "refiners": [line["refiners"] for line in recipe["maps"]],
         **{key: recipe[key] for key in ("resolver", "finish", "no_label")},
+        **({"fuse": recipe["fuse"]} if recipe["fuse"] else {}),
         "classes": list(names),
         "maps": {"count": len(tasks), "digest": rows.hexdigest()},
     }
@@ -217,7 +218,6 @@ class _Refinement:
         walk = self._walk()
         begun = time.monotonic()
         left = [task for task in self.tasks if not self._is_done(task, walk)]
-        bricks = [step.load()[0] for step in (*walk.refiners, walk.resolver, *walk.finish)]
         with (
             console.interruptible() as stop,
             console.progress(len(self.tasks), "masks", self.quiet, done=len(self.tasks) - len(left)) as bar,
@@ -225,7 +225,7 @@ class _Refinement:
                 partial(_make, walk=walk),
                 self._put,
                 workers=self.workers,
-                processes=len(left) >= SMALL and any(brick.device == "cpu" for brick in bricks),
+                processes=len(left) >= SMALL and walk.needs_processes(),
             ) as submit,
         ):
             waiting: deque[tuple[_Task, Future[tuple[Made, dict[str, Any] | None]]]] = deque()
@@ -252,8 +252,7 @@ class _Refinement:
     def _walk(self) -> Walk:
         from pseudolabel.verbs._items import Walk
 
-        line, output = self.chosen.maps[0], self.chosen.output
-        return Walk(line.refiners, self.chosen.resolver, self.chosen.finish, output.maps, output.overlays)
+        return Walk.of(self.chosen)
 
     def _is_done(self, task: _Task, walk: Walk) -> bool:
         """Whether every file that is wanted of a picture is there."""
@@ -325,7 +324,7 @@ def _read(task: _Task) -> Job:
     Raises:
         DataFault: one of them is missing, damaged, or another than the run had.
     """
-    from pseudolabel.verbs.sweep import read_maps
+    from pseudolabel.verbs._items import read_maps
 
     if not task.maps_sha256 or not task.maps.is_file():
         raise DataFault(f"{task.maps}: no stored maps of this picture")
@@ -334,15 +333,16 @@ def _read(task: _Task) -> Job:
     images.read_size(task.image)  # refuses what is no plain file before it is opened
     if storage.sha256_file(task.image) != task.facts.get("input_sha256"):
         raise DataFault(f"{task.image}: has changed since the maps were made")
-    pixels, scores = images.read_image(task.image), read_maps(task.maps)
-    if tuple(scores.values.shape[1:]) != pixels.shape[:2]:
-        wrong, wanted = size(scores.values.shape[1:]), size(pixels.shape[:2])
-        raise DataFault(f"{task.maps}: maps are {wrong}, the picture {wanted}")
-    if scores.ids != task.labels:
-        raise DataFault(f"{task.maps}: maps of classes {scores.ids}, {task.labels} wanted")
+    pixels, maps = images.read_image(task.image), read_maps(task.maps)
+    for scores in maps:
+        if tuple(scores.values.shape[1:]) != pixels.shape[:2]:
+            wrong, wanted = size(scores.values.shape[1:]), size(pixels.shape[:2])
+            raise DataFault(f"{task.maps}: maps are {wrong}, the picture {wanted}")
+        if scores.ids != task.labels:
+            raise DataFault(f"{task.maps}: maps of classes {scores.ids}, {task.labels} wanted")
     if not task.labels and task.fill is None:
         raise DataFault(f"{task.id}: has no label; set no_label: background or ignore")
-    return _job(task, pixels, scores.values.numpy())
+    return _job(task, pixels, [scores.values.numpy() for scores in maps] if task.labels else ())
 
 
 def _job(task: _Task, pixels: Any = None, maps: Any = None) -> Job:

@@ -27,6 +27,7 @@ from pseudolabel.metrics.confusion import read as read_as
 from pseudolabel.metrics.regions import part_matrices, region_matrices
 from pseudolabel.records import IGNORE, ImageRecord, Scores
 from pseudolabel.schema import GenerateRecipe
+from pseudolabel.verbs._items import read_maps
 from pseudolabel.verbs._pool import pool
 from pseudolabel.verbs._truth import (
     NAMED,
@@ -121,25 +122,6 @@ def sweep(
             f"`pl reference {folder}/recipe.yaml -o reference.safetensors`, then --reference"
         )
     return result
-
-
-def read_maps(path: Path) -> Scores:
-    """Stored raw maps of one image.
-
-    Returns:
-        Scores (K, H, W) float32 on the CPU; K = 0 for an image without a class.
-
-    Raises:
-        DataFault: the file is damaged or holds something else.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        found = load_file(path)
-        return Scores(tuple(found["ids"].tolist()), found["scores"].float())
-    except (SafetensorError, KeyError, OSError) as error:
-        raise DataFault(f"{path}: cannot be read as stored maps ({error}); make the maps again") from error
 
 
 @dataclass(frozen=True)
@@ -262,8 +244,8 @@ def _chunk(work: _Work, chunk: Sequence[ImageRecord]) -> _Sums:
 def _matrices(work: _Work, record: ImageRecord, maps: Reference | None) -> dict[str, Counts]:
     names = len(work.judged.space.names)
     truth = work.judged.mask(record)
-    scores = read_maps(work.maps_of(record))
-    found = _masks(work, record, scores, truth.shape)
+    maps_of_lines = read_maps(work.maps_of(record))
+    found = _masks(work, record, maps_of_lines, truth.shape)
     region = np.zeros(truth.shape, np.bool_) if maps is None else maps.region(record.id, truth)
     try:
         whole, dr, ndr = region_matrices(truth, found, region, names)
@@ -280,18 +262,25 @@ def _matrices(work: _Work, record: ImageRecord, maps: Reference | None) -> dict[
     return counted
 
 
-def _masks(work: _Work, record: ImageRecord, scores: Scores, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def _masks(
+    work: _Work, record: ImageRecord, maps: Sequence[Scores], shape: tuple[int, ...]
+) -> NDArray[np.uint8]:
     """(T, H, W) uint8 masks of one image at every threshold."""
     recipe = work.recipe
-    if not scores.ids:
+    if len(maps) != len(recipe.maps):
+        raise DataFault(
+            f"{work.maps_of(record)}: holds {len(maps)} lines of maps, the recipe has {len(recipe.maps)}"
+        )
+    if not maps[0].ids:
         fill = IGNORE if recipe.no_label == "ignore" else 0
         return np.full((len(work.values), *shape), fill, np.uint8)
-    if tuple(scores.values.shape[1:]) != shape:
-        raise DataFault(
-            f"{work.maps_of(record)}: maps are {size(scores.values.shape[1:])}, the truth {size(shape)}"
-        )
+    for one in maps:
+        if tuple(one.values.shape[1:]) != shape:
+            raise DataFault(
+                f"{work.maps_of(record)}: maps are {size(one.values.shape[1:])}, the truth {size(shape)}"
+            )
     picture = images.read_image(record.image)
-    refined = line.refine(scores, picture, recipe.maps[0].refiners)
+    refined = line.combine(maps, picture, [one.refiners for one in recipe.maps], recipe.fuse)
     return line.sweep(refined, picture, recipe.resolver, work.values, recipe.finish)
 
 

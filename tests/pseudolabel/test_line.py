@@ -9,10 +9,10 @@ import torch
 from pseudolabel import line, recipe, registry
 from pseudolabel.contracts.inputs import scene
 from pseudolabel.errors import UsageFault
-from pseudolabel.recipe import FinisherStep, RefinerStep, ResolverStep
+from pseudolabel.recipe import FinisherStep, MethodStep, RefinerStep, ResolverStep
 from pseudolabel.records import Belief, Scores
 from pseudolabel.registry import RAW, SAME, UNIT, Brick, Parameters, parameter
-from pseudolabel.schema import GenerateRecipe
+from pseudolabel.schema import Fuse, GenerateRecipe
 
 NORMALISE = RefinerStep(name="normalise", method="minmax")
 COMPETITION = RefinerStep(name="competition")
@@ -130,27 +130,59 @@ def test_what_cannot_be_swept_is_refused() -> None:
         line.sweep(scores, image, ResolverStep(name="constant"), [0.5, 1.5])
 
 
+class Line:
+    """A line of maps with planted or real steps."""
+
+    def __init__(self, *refiners: line.Step, method: line.Step | None = None) -> None:
+        self.method = method or MethodStep(name="cam")
+        self.refiners = refiners
+
+
 def test_unit_scores_are_wanted() -> None:
     smooth, power = RefinerStep(name="smooth"), ResolverStep(name="power")
     said = "'power' takes scores in 0..1, 'smooth' gives raw ones; put {name: normalise} between"
-    assert list(line.misfits([smooth], power)) == [(("resolver",), said)]
-    with pytest.raises(UsageFault, match=r"^resolver: 'power' takes .* between$"):
-        line.check_line([COMPETITION, smooth], power)
-    ((_, text),) = line.misfits([], power)
-    assert text.startswith("'power' takes scores in 0..1, the map gives raw ones")
-    assert list(line.misfits([NORMALISE], power)) == []
-    assert list(line.misfits([NORMALISE, smooth, COMPETITION], power)) == []
-    line.check_line([NORMALISE, smooth], ResolverStep(name="superpixel"))
+    assert list(line.misfits([Line(smooth)], (), power)) == [(("resolver",), said)]
+    ((_, text),) = line.misfits([Line()], (), power)
+    assert text.startswith("'power' takes scores in 0..1, 'cam' gives raw ones")
+    assert list(line.misfits([Line(NORMALISE)], (), power)) == []
+    assert list(line.misfits([Line(NORMALISE, smooth, COMPETITION)], (), power)) == []
 
 
 def test_every_gap_of_a_line_is_told_once() -> None:
     raw = Planted("raw", above, takes=RAW, gives=RAW)
     strict = Planted("strict", sure, takes=UNIT, gives=SAME)
-    gaps = list(line.misfits([strict, strict, raw], ResolverStep(name="constant"), index=2))
-    assert [key for key, _ in gaps] == [("maps", 2, "refiners", 0), ("resolver",)]
+    gaps = list(line.misfits([Line(strict, strict, raw)], (), ResolverStep(name="constant")))
+    assert [key for key, _ in gaps] == [("maps", 0, "refiners", 0), ("resolver",)]
     assert "'constant' takes scores in 0..1, 'raw' gives raw ones" in gaps[1][1]
-    gaps = list(line.misfits([], raw, [strict, FinisherLike()]))
+    gaps = list(line.misfits([Line()], (), raw, [strict, FinisherLike()]))
     assert [key for key, _ in gaps] == [("finish", 0)]
+
+
+def test_lines_that_are_fused_end_in_the_unit_range() -> None:
+    raw = Planted("raw", above, takes=RAW, gives=RAW)
+    constant = ResolverStep(name="constant")
+    assert list(line.misfits([Line(NORMALISE), Line(NORMALISE)], (), constant)) == []
+    gaps = list(line.misfits([Line(NORMALISE), Line(COMPETITION)], (), constant))
+    assert gaps == [
+        (
+            ("maps", 1, "refiners"),
+            "fuse takes scores in 0..1, 'competition' gives raw ones; end with {name: normalise}",
+        )
+    ]
+    gaps = list(line.misfits([Line(NORMALISE), Line(NORMALISE)], (raw,), constant))
+    assert [key for key, _ in gaps] == [("resolver",)]
+
+
+def test_lines_are_refined_apart_and_then_fused() -> None:
+    scores, image = scene()
+    other = scores.replace(scores.values.flip(2) * 0.5)
+    fuse = Fuse(by="mean", weights=(1.0, 3.0), refiners=(COMPETITION,))
+    found = line.combine([scores, other], image, [(), (NORMALISE,)], fuse)
+    normal = line.refine(other, image, (NORMALISE,)).values
+    expected = line.refine(scores.replace(0.25 * scores.values + 0.75 * normal), image, (COMPETITION,))
+    torch.testing.assert_close(found.values, expected.values)
+    (alone,) = [line.combine([scores], image, [(NORMALISE,)], None)]
+    assert torch.equal(alone.values, line.refine(scores, image, (NORMALISE,)).values)
 
 
 class FinisherLike(Planted):
