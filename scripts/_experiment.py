@@ -1,0 +1,144 @@
+"""What the experiment scripts share: a clock, the machine in words, intervals over images, result files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pseudolabel import storage
+from pseudolabel.metrics.confusion import Counts, iou, precision, read, recall
+
+Values = NDArray[np.float64]
+START = time.monotonic()
+DRAWS = 1000  # data sets drawn for an interval
+LEVEL = 0.95
+BLOCK = 100  # data sets summed at once: bounds the memory
+
+
+def say(text: str) -> None:
+    """A line of progress on standard error, with minutes and seconds since the start."""
+    seconds = int(time.monotonic() - START)
+    print(f"[{seconds // 60:3d}:{seconds % 60:02d}] {text}", file=sys.stderr, flush=True)
+
+
+def command() -> str:
+    """The command line as it was typed, from the root of the checkout."""
+    script = Path(sys.argv[0])
+    return shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]])
+
+
+def machine() -> dict[str, Any]:
+    """Where it ran, in words."""
+    return {
+        "machine": f"{os.cpu_count()} cores of a server CPU ({platform.machine()}), no GPU",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+@contextlib.contextmanager
+def direct_convolution() -> Iterator[None]:
+    """Convolutions without the accelerated back end, whose tricks leave dust where a gradient is 0."""
+    before = torch.backends.mkldnn.enabled  # `flags()` would set more, and warn about GPUs that are not there
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
+
+
+def times_of(images: int, draws: int = DRAWS, seed: int = 0) -> Values:
+    """How often each image stands in each drawn data set: (draws, images), rows sum to `images`."""
+    random = np.random.default_rng(seed)
+    return random.multinomial(images, np.full(images, 1 / images), size=draws).astype(np.float64)
+
+
+def drawn(figure: Callable[[Counts], Values], matrices: Counts, times: Values) -> Values:
+    """A figure on every drawn data set.
+
+    Args:
+        figure: (draws, ...) summed matrices -> (draws,).
+        matrices: (images, ...) int64, one a picture.
+        times: from `times_of`; the same for every method that is compared, so that differences are paired.
+
+    Returns:
+        (draws,) float64.
+    """
+    flat = matrices.reshape(len(matrices), -1).astype(np.float64)
+    parts = []
+    for start in range(0, len(times), BLOCK):
+        sums = np.rint(times[start : start + BLOCK] @ flat).astype(np.int64)
+        parts.append(figure(sums.reshape(-1, *matrices.shape[1:])))
+    return np.concatenate(parts)
+
+
+def interval(values: Values, level: float = LEVEL) -> list[float | None]:
+    """Percentile interval of the defined values; [None, None] without any."""
+    kept = values[~np.isnan(values)]
+    if not len(kept):
+        return [None, None]
+    low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
+    return [float(low), float(high)]
+
+
+def miou(matrices: Counts) -> Values:
+    """(..., C+1, C+2) -> (...) mean IoU over all classes present, background included."""
+    return _mean(iou(read(matrices, "background")))
+
+
+def foreground_recall(matrices: Counts) -> Values:
+    """(..., C+1, C+2) -> (...) mean recall of the foreground classes; on DR or NDR matrices their recall."""
+    return _mean(recall(read(matrices, "background"))[..., 1:])
+
+
+def foreground_precision(matrices: Counts) -> Values:
+    """(..., C+1, C+2) -> (...) mean precision of the foreground classes that are predicted."""
+    return _mean(precision(read(matrices, "background"))[..., 1:])
+
+
+def _mean(values: Values) -> Values:
+    known = ~np.isnan(values)
+    count = known.sum(axis=-1)
+    total = np.where(known, values, 0.0).sum(axis=-1)
+    out: Values = np.full(count.shape, np.nan)
+    np.divide(total, count, out=out, where=count > 0)
+    return out
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share in %, `-` where it is undefined."""
+    return "-" if value is None or np.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+def between(bounds: Sequence[float | None], digits: int = 1, sign: bool = False) -> str:
+    """An interval of shares in %."""
+    if None in bounds:
+        return "-"
+    return " to ".join(f"{100 * float(b or 0.0):{'+' if sign else ''}.{digits}f}" for b in bounds)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: the first column to the left, the others to the right."""
+    lines = ["| " + " | ".join(head) + " |", "| --- " + "| ---: " * (len(head) - 1) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def write(folder: Path, name: str, result: dict[str, Any], page: str, picture: bytes) -> None:
+    """`name.json`, `name.md` and `name.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    storage.write_json(folder / f"{name}.json", result)
+    storage.write_bytes(folder / f"{name}.md", page.encode())
+    storage.write_bytes(folder / f"{name}.png", picture)
+    say(f"wrote {folder / name}.json, .md, .png")
