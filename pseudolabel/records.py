@@ -201,9 +201,12 @@ class Belief:
         """(H, W) int64 row of the largest value; the first of equal rows, so that background wins a tie."""
         import torch
 
-        # torch.argmax does not promise which of equal rows it names, but does for 0 and 1
-        best = self.values.amax(dim=0)
-        return (self.values == best).to(torch.uint8).argmax(dim=0)
+        # torch.argmax does not promise which of equal rows it names
+        best, top = torch.zeros(self.keep.shape, dtype=torch.int64, device=self.values.device), self.values[0]
+        for row in range(1, len(self.ids)):
+            best = torch.where(self.values[row] > top, row, best)
+            top = torch.maximum(top, self.values[row])
+        return best
 
     def mask(self) -> Tensor:
         """(H, W) uint8 class ids: argmax over rows, the first row wins a tie, 255 where not kept."""

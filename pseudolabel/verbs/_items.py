@@ -6,7 +6,7 @@ A pure function of the job, in one torch thread wherever it runs: the same bytes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,19 @@ from numpy.typing import NDArray
 
 from pseudolabel import images, line, masks, storage
 from pseudolabel.errors import DataFault
+from pseudolabel.figures.overlays import overlay
 from pseudolabel.maps._bound import on_image
 from pseudolabel.recipe import FinisherStep, RefinerStep, ResolverStep
 from pseudolabel.records import Scores
 from pseudolabel.schema import Fuse, GenerateRecipe
 
-OVERLAY = 0.5  # share of the mask's colour in an overlay
-
 
 @dataclass(frozen=True)
 class Walk:
-    """What is done to every picture's maps (refiners by line), and which files are wanted."""
+    """What is done to every picture's maps (refiners by line), and what is wanted beside the mask.
+
+    `maps` and `overlays` are files; `scores` hands the maps back before and after the refiners.
+    """
 
     refiners: Sequence[Sequence[RefinerStep]]
     fuse: Fuse | None
@@ -34,6 +36,7 @@ class Walk:
     finish: Sequence[FinisherStep]
     maps: bool
     overlays: bool
+    scores: bool = False
 
     @staticmethod
     def of(recipe: GenerateRecipe) -> Walk:
@@ -76,17 +79,20 @@ class Made:
 
     Attributes:
         mask: (H, W) uint8, or None where nothing is to be written.
-        files: bytes of the further files by name in the run folder.
+        maps: bytes of the file of stored maps, or None.
         overlay: (H, W, 3) uint8, or None.
         flat: classes whose map is constant.
         fault: why nothing is to be written.
+        raw, refined: maps of each line at image size and what the resolver took; () and None unless asked for.
     """
 
     mask: NDArray[np.uint8] | None
-    files: dict[str, bytes] = field(default_factory=dict)
+    maps: bytes | None = None
     overlay: NDArray[np.uint8] | None = None
     flat: tuple[int, ...] = ()
     fault: str | None = None
+    raw: tuple[Scores, ...] = ()
+    refined: Scores | None = None
 
 
 def make(job: Job, walk: Walk) -> Made:
@@ -108,30 +114,31 @@ def _make(job: Job, walk: Walk) -> Made:
     flat: set[int] = set()
     for one in job.maps:
         values = on_image(torch.from_numpy(one), (height, width))
-        if not bool(values.isfinite().all()):
-            broken = [c for c, row in zip(job.labels, values, strict=True) if not bool(row.isfinite().all())]
-            return Made(None, fault=f"the map of class {', '.join(map(str, broken))} holds NaN or infinity")
+        low, high = values.amin(dim=(1, 2)), values.amax(dim=(1, 2))
+        whole = (low.isfinite() & high.isfinite()).tolist()  # NaN is in both
+        if not all(whole):
+            broken = [str(c) for c, fine in zip(job.labels, whole, strict=True) if not fine]
+            return Made(None, fault=f"the map of class {', '.join(broken)} holds NaN or infinity")
         # a constant map says nothing about where: it becomes zero, however high it is (F6)
-        level = values.amin(dim=(1, 2), keepdim=True) == values.amax(dim=(1, 2), keepdim=True)
-        maps.append(Scores(job.labels, torch.where(level, 0.0, values)))
-        flat |= {c for c, row in zip(job.labels, level.flatten(), strict=True) if bool(row)}
+        level = low == high
+        maps.append(Scores(job.labels, values.masked_fill(level[:, None, None], 0.0)))
+        flat |= {c for c, same in zip(job.labels, level.tolist(), strict=True) if same}
     if job.labels:
         scores = line.combine(maps, job.pixels, walk.refiners, walk.fuse)
         mask = line.resolve(scores, job.pixels, walk.resolver, walk.finish)
     else:
         maps = [Scores((), torch.zeros(0, height, width)) for _ in walk.refiners]
         mask = np.full((height, width), job.fill, np.uint8)
-    files = {}
+    stored = None
     if walk.maps:
         from safetensors.torch import save
 
         tensors = {"ids": torch.tensor(job.labels, dtype=torch.int64)}
         tensors |= {stored_name(index): one.values.contiguous() for index, one in enumerate(maps)}
-        files[f"maps/{job.id}.safetensors"] = save(tensors)
-    overlay = None
-    if walk.overlays:
-        overlay = _overlay(job.pixels, mask)
-    return Made(mask, files, overlay, tuple(sorted(flat)))
+        stored = save(tensors)
+    seen = overlay(job.pixels, mask) if walk.overlays else None
+    made = Made(mask, stored, seen, tuple(sorted(flat)))
+    return replace(made, raw=tuple(maps), refined=scores) if walk.scores else made
 
 
 def stored_name(index: int) -> str:
@@ -159,18 +166,24 @@ def read_maps(path: Path) -> list[Scores]:
         raise DataFault(f"{path}: cannot be read as stored maps ({error}); make the maps again") from error
 
 
-def put(folder: Path, job: Job, made: Made) -> dict[str, Any] | None:
-    """Write the files of a picture, the mask last; returns its manifest line, None where there is none."""
+def put(folder: storage.RunFolder, job: Job, made: Made) -> dict[str, Any] | None:
+    """Write the files of a picture, the mask last; returns its manifest line, None where there is none.
+
+    Raises:
+        DataFault: the id makes no file name inside the folder.
+        EnvironmentFault: a file cannot be written.
+    """
     if made.mask is None:
         return None
     files = {}
-    for name, data in made.files.items():
-        storage.write_bytes(folder / name, data)
-        files[name] = {"size": len(data), "sha256": storage.sha256_bytes(data)}
+    if made.maps is not None:
+        storage.write_bytes(folder.file("maps", job.id, ".safetensors"), made.maps)
+        about = {"size": len(made.maps), "sha256": storage.sha256_bytes(made.maps)}
+        files[f"maps/{job.id}.safetensors"] = about
     if made.overlay is not None:
-        images.write_picture(folder / "overlays" / f"{job.id}.png", made.overlay)
+        images.write_picture(folder.file("overlays", job.id, ".png"), made.overlay)
     data = masks.encode_mask(made.mask)
-    storage.write_bytes(folder / "masks" / f"{job.id}.png", data)
+    storage.write_bytes(folder.file("masks", job.id, ".png"), data)
     height, width = made.mask.shape
     entry: dict[str, Any] = {
         "id": job.id,
@@ -185,9 +198,3 @@ def put(folder: Path, job: Job, made: Made) -> dict[str, Any] | None:
         entry["files"] = files
     return entry
 
-
-def _overlay(pixels: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture with the classes' colours over it; background stays as it is."""
-    colours = masks.colour(mask).astype(np.float32)
-    blended = ((1 - OVERLAY) * pixels + OVERLAY * colours + 0.5).astype(np.uint8)
-    return np.where((mask == 0)[..., None], pixels, blended)

@@ -294,7 +294,7 @@ class _Run:
     def _put(self, job: Job, made: Made) -> _Done:
         from pseudolabel.verbs._items import put
 
-        return _Done(job, made, put(self.folder.path, job, made))
+        return _Done(job, made, put(self.folder, job, made))
 
     def _settle(self, done: _Done, advance: Callable[[], None]) -> None:
         """Take note of a finished picture."""

@@ -264,7 +264,7 @@ class _Refinement:
     def _put(self, task: _Task, made: Made) -> tuple[Made, dict[str, Any] | None]:
         from pseudolabel.verbs._items import put
 
-        return made, put(self.folder.path, _job(task), made)
+        return made, put(self.folder, _job(task), made)
 
     def _settle(self, task: _Task, future: Future[tuple[Made, dict[str, Any] | None]]) -> None:
         """Take note of a finished picture."""
