@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import torch
@@ -65,23 +65,34 @@ def odd_inputs() -> dict[str, tuple[Scores, Tensor]]:
     return inputs
 
 
-def variants(brick: Brick) -> Iterator[Parameters]:
-    """The defaults under every combination of named options, then every number moved once."""
-    fields = brick.params.model_fields
+def variants(brick: Brick, base: Mapping[str, Any] | None = None) -> Iterator[Parameters]:
+    """The defaults under every combination of named options, then every number and every switch moved once.
+
+    Args:
+        brick: whose parameters.
+        base: values that stand in for the defaults.
+    """
+    fields, own = brick.params.model_fields, dict(base or {})
     options = {k: get_args(f.annotation) for k, f in fields.items() if get_origin(f.annotation) is Literal}
     for chosen in itertools.product(*options.values()):
-        yield brick.params.model_validate(dict(zip(options, chosen, strict=True)))
-    base = brick.params().as_dict()
-    for key, value in base.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        try:
+            found = brick.params.model_validate({**own, **dict(zip(options, chosen, strict=True))})
+        except ValidationError:  # two options that exclude each other
             continue
-        moved = (value // 2, value // 2 + 1, 2 * value + 1) if isinstance(value, int) else (value / 2,)
-        for candidate in moved:
-            try:
-                yield brick.params.model_validate({**base, key: candidate})
-            except ValidationError:
-                continue
-            break
+        yield found
+    start = brick.params.model_validate(own).as_dict()
+    for key, value in start.items():
+        if isinstance(value, bool):
+            yield brick.params.model_validate({**start, key: not value})
+        elif isinstance(value, (int, float)):
+            moved = (value // 2, value // 2 + 1, 2 * value + 1) if isinstance(value, int) else (value / 2,)
+            for candidate in moved:
+                try:
+                    found = brick.params.model_validate({**start, key: candidate})
+                except ValidationError:
+                    continue
+                yield found
+                break
 
 
 def beyond_bounds(brick: Brick) -> Iterator[tuple[str, Any]]:

@@ -1,7 +1,8 @@
 """Aggregators over again, in float64, a pixel at a time.
 
 `inner(view)` gives (signed evidence (c, h', w'), logit, logsumexp of all logits) of one view (3, h, w) and
-`finish` makes one map of its channels.
+`finish` makes one map of its channels. A twin gives the finished map and the share of the image that no view
+covered, or None where every view is the whole image; what is random is handed in.
 """
 
 from __future__ import annotations
@@ -49,24 +50,26 @@ def taps(source, target, antialias=False):
 
 def resize(image, size, antialias=False):
     channels, height, width = image.shape
-    out = np.zeros((channels, *size))
-    rows, columns = taps(height, size[0], antialias), taps(width, size[1], antialias)
-    for y, x in np.ndindex(*size):
-        for q, a in rows[y]:
-            for r, b in columns[x]:
-                out[:, y, x] += a * b * image[:, q, r]
+    half, out = np.zeros((channels, size[0], width)), np.zeros((channels, *size))
+    for y, row in enumerate(taps(height, size[0], antialias)):
+        for q, weight in row:
+            half[:, y] += weight * image[:, q]
+    for x, column in enumerate(taps(width, size[1], antialias)):
+        for r, weight in column:
+            out[:, :, x] += weight * half[:, :, r]
     return out
 
 
 def adjoint(gradient, size, antialias=False):
     """Each output pixel hands its gradient back to the input pixels that made it."""
     channels, height, width = gradient.shape
-    out = np.zeros((channels, *size))
-    rows, columns = taps(size[0], height, antialias), taps(size[1], width, antialias)
-    for y, x in np.ndindex(height, width):
-        for q, a in rows[y]:
-            for r, b in columns[x]:
-                out[:, q, r] += a * b * gradient[:, y, x]
+    half, out = np.zeros((channels, height, size[1])), np.zeros((channels, *size))
+    for x, column in enumerate(taps(size[1], width, antialias)):
+        for r, weight in column:
+            half[:, :, r] += weight * gradient[:, :, x]
+    for y, row in enumerate(taps(size[0], height, antialias)):
+        for q, weight in row:
+            out[:, q] += weight * half[:, y]
     return out
 
 
@@ -114,3 +117,84 @@ def random_crop(
     if per_visit:
         total = total / np.maximum(visits, 1)
     return total, (visits == 0).mean()
+
+
+def multiscale(inner, finish, place, image, scales, flip, divide, accumulate, antialias):
+    _, height, width = image.shape
+    total = 0.0
+    for scale in scales:
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        for mirrored in (False, True) if flip else (False,):
+            view = resize(image, size, antialias)
+            values = inner(view[:, :, ::-1].copy() if mirrored else view)[0]
+            if mirrored:
+                values = values[:, :, ::-1]
+            if accumulate == "signed":
+                part = values
+            elif place == "adjoint":
+                part = finish(adjoint(values, (height, width), antialias))[None]
+            else:
+                part = finish(values)[None]
+            if place == "paste":
+                part = resize(part, (height, width))
+            elif accumulate == "signed":
+                part = adjoint(part, (height, width), antialias)
+            if divide == "max" and part.max() > 0:
+                part = part / part.max()
+            total = total + part
+    return (finish(total) if accumulate == "signed" else total[0]), None
+
+
+def smoothgrad(inner, finish, place, image, noises, count, sigma, mean_of):
+    spread = image.max() - image.min()
+    samples = []
+    for index in range(count):
+        values = inner(image + sigma * spread * noises[index])[0]
+        samples.append(np.maximum(values, 0) if place == "paste" and mean_of != "signed" else values)
+    out = np.zeros(samples[0].shape)
+    for at in np.ndindex(*out.shape):
+        here = [sample[at] for sample in samples]
+        mean = sum(here) / count
+        out[at] = {
+            "absolute": sum(abs(value) for value in here) / count,
+            "squared": sum(value * value for value in here) / count,
+            "signed": mean,
+            "variance": sum((value - mean) ** 2 for value in here) / count,
+        }[mean_of]
+    return finish(out), None
+
+
+def gradient_to_mask(values, image):
+    out = np.zeros(image.shape[1:])
+    for y, x in np.ndindex(*out.shape):
+        out[y, x] = abs(sum(image[channel, y, x] * values[channel, y, x] for channel in range(3)))
+    return out
+
+
+def binary_mask(inner, finish, place, image, masks, count, keep, gradient_to):
+    assert all(0 < mask.mean() <= 1 for mask in masks)
+    assert keep < 1 or all(mask.all() for mask in masks)
+    total = 0.0
+    for index in range(count):
+        values = inner(image * masks[index])[0]
+        if place == "paste":
+            total = total + finish(values)
+        elif gradient_to == "mask":
+            total = total + gradient_to_mask(values, image)
+        else:
+            total = total + abs(values * masks[index])
+    if place == "adjoint" and gradient_to == "image":
+        total = finish(total)  # positively homogeneous: dividing before or after is the same
+    return total / count, None
+
+
+def masked_crops(inner, image, masks, windows, crops):
+    """Crops of each masked image, the gradient to the mask taken of every chunk."""
+    total = 0.0
+    for mask, own in zip(masks, windows, strict=True):
+
+        def finish(values):
+            return gradient_to_mask(values, image)
+
+        total = total + random_crop(inner, finish, "adjoint", image * mask, own, **crops)[0]
+    return total / len(masks)
