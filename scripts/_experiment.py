@@ -23,6 +23,7 @@ Values = NDArray[np.float64]
 START = time.monotonic()
 DRAWS = 1000  # data sets drawn for an interval
 LEVEL = 0.95
+FIGURES = ("miou", "ndr_recall", "dr_recall", "fg_precision")
 BLOCK = 100  # data sets summed at once: bounds the memory
 
 
@@ -106,6 +107,26 @@ def foreground_recall(matrices: Counts) -> Values:
 def foreground_precision(matrices: Counts) -> Values:
     """(..., C+1, C+2) -> (...) mean precision of the foreground classes that are predicted."""
     return _mean(precision(read(matrices, "background"))[..., 1:])
+
+
+def figures_of(counts: Counts) -> dict[str, Values]:
+    """(..., 3, names, names + 1) -> each figure (...)."""
+    return {
+        "miou": miou(counts[..., 0, :, :]),
+        "dr_recall": foreground_recall(counts[..., 1, :, :]),
+        "ndr_recall": foreground_recall(counts[..., 2, :, :]),
+        "fg_precision": foreground_precision(counts[..., 0, :, :]),
+    }
+
+
+def mean_of(values: Sequence[Values]) -> Values:
+    """Mean of the defined values over a first axis, for instance over seeds."""
+    stacked = np.stack(values)
+    known = ~np.isnan(stacked)
+    count = known.sum(axis=0)
+    out: Values = np.full(count.shape, np.nan)
+    np.divide(np.where(known, stacked, 0).sum(axis=0), count, out=out, where=count > 0)
+    return out
 
 
 def _mean(values: Values) -> Values:
