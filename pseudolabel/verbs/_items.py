@@ -123,6 +123,7 @@ def _make(job: Job, walk: Walk) -> Made:
         level = low == high
         maps.append(Scores(job.labels, values.masked_fill(level[:, None, None], 0.0)))
         flat |= {c for c, same in zip(job.labels, level.tolist(), strict=True) if same}
+    scores = None
     if job.labels:
         scores = line.combine(maps, job.pixels, walk.refiners, walk.fuse)
         mask = line.resolve(scores, job.pixels, walk.resolver, walk.finish)
@@ -197,4 +198,3 @@ def put(folder: storage.RunFolder, job: Job, made: Made) -> dict[str, Any] | Non
     if files:
         entry["files"] = files
     return entry
-
