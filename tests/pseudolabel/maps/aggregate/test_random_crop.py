@@ -233,6 +233,44 @@ def test_parameters_are_refused(bad: dict[str, object], text: str) -> None:
         RandomCrop.model_validate(bad)
 
 
+SETS = [
+    RandomCrop(count=7, size=20, chunk=3),
+    RandomCrop(count=4, size=20, chunk=3),
+    RandomCrop(count=7, size=20, chunk=2, weight="none"),
+    RandomCrop(count=5, size=20, weight="softmax", per_visit=True),
+    RandomCrop(count=6, size=20, accumulate="abs_per_crop"),
+]
+
+
+@pytest.mark.parametrize("method", ["saliency", "cam"])
+def test_several_sets_from_one_pass_equal_each_alone(method: str) -> None:
+    model = Explained(Small())
+    forwards: list[int] = []
+    model.network.trunk[0].register_forward_hook(lambda _, inputs, __: forwards.append(len(inputs[0])))
+    everything = module.several(line(method), SETS)(model, pictures(), Targets.of(LABELS), KEYS)
+    probe = 1 if method == "saliency" else 0
+    assert sum(forwards) == 3 * 7 + probe, "the largest count runs once"
+    for params, found in zip(SETS, everything, strict=True):
+        wanted = explained(line(method, params))
+        scale = float(wanted.values.abs().amax())
+        torch.testing.assert_close(found.values, wanted.values, rtol=1e-5, atol=1e-6 * scale)
+        for name in ("logits", "totals", "uncovered"):
+            torch.testing.assert_close(getattr(found, name), getattr(wanted, name), rtol=1e-5, atol=1e-6)
+    maps = [found.values for found in everything]
+    assert not torch.allclose(maps[0], maps[1], rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"size": 24}, {"scale": (0.1, 0.3)}, {"ratio": (1.0, 1.0)}, {"antialias": True}], ids=str
+)
+def test_several_sets_must_share_their_crops(changed: dict[str, object]) -> None:
+    other = RandomCrop.model_validate({**QUICK, **changed})
+    with pytest.raises(ValueError, match=rf"random_crop: {next(iter(changed))} .* are other crops"):
+        module.several(line(), [RandomCrop.model_validate(QUICK), other])
+    with pytest.raises(ValueError, match="no parameters, no crops"):
+        module.several(line(), [])
+
+
 def test_softmax_needs_all_logits() -> None:
     def silent(model: object, images: torch.Tensor, targets: Targets, keys: object) -> Evidence:
         return Evidence(torch.ones(len(targets.images), 1, 4, 4), torch.zeros(len(targets.images)))
