@@ -112,13 +112,11 @@ def row_of(kind: Kind, seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _drawn(seeds: Sequence[dict[str, Any]], name: str, subset: str) -> dict[str, Values]:
     """Each figure on drawn sets of pictures, mean over seeds; the same pictures for every seed and map."""
-    found: dict[str, list[Values]] = {what: [] for what in FIGURES}
+    found = []
     for one in seeds:
         matrices = one[f"{name}_{subset}_images"].astype(np.int64)
-        times = times_of(len(matrices))
-        for what in FIGURES:
-            found[what].append(drawn(lambda sums, what=what: figures_of(sums)[what], matrices, times))
-    return {what: mean_of(values) for what, values in found.items()}
+        found.append(drawn(matrices, times_of(len(matrices))))
+    return {what: mean_of([one[what] for one in found]) for what in FIGURES}
 
 
 def _at_equal_precision(seeds: Sequence[dict[str, Any]], subset: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,23 +66,23 @@ def times_of(images: int, draws: int = DRAWS, seed: int = 0) -> Values:
     return random.multinomial(images, np.full(images, 1 / images), size=draws).astype(np.float64)
 
 
-def drawn(figure: Callable[[Counts], Values], matrices: Counts, times: Values) -> Values:
-    """A figure on every drawn data set.
+def drawn(matrices: Counts, times: Values, classes: Sequence[int] | None = None) -> dict[str, Values]:
+    """Every figure on every drawn data set.
 
     Args:
-        figure: (draws, ...) summed matrices -> (draws,).
-        matrices: (images, ...) int64, one a picture.
+        matrices: (images, 3, C+1, C+2) int64: whole, DR and NDR of each picture.
         times: from `times_of`; the same for every method that is compared, so that differences are paired.
+        classes: see `figures_of`.
 
     Returns:
-        (draws,) float64.
+        each figure (draws,).
     """
     flat = matrices.reshape(len(matrices), -1).astype(np.float64)
     parts = []
     for start in range(0, len(times), BLOCK):
         sums = np.rint(times[start : start + BLOCK] @ flat).astype(np.int64)
-        parts.append(figure(sums.reshape(-1, *matrices.shape[1:])))
-    return np.concatenate(parts)
+        parts.append(figures_of(sums.reshape(-1, *matrices.shape[1:]), classes))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def interval(values: Values, level: float = LEVEL) -> list[float | None]:
@@ -99,23 +99,26 @@ def miou(matrices: Counts) -> Values:
     return _mean(iou(read(matrices, "background")))
 
 
-def foreground_recall(matrices: Counts) -> Values:
-    """(..., C+1, C+2) -> (...) mean recall of the foreground classes; on DR or NDR matrices their recall."""
-    return _mean(recall(read(matrices, "background"))[..., 1:])
+def figures_of(counts: Counts, classes: Sequence[int] | None = None) -> dict[str, Values]:
+    """Figures of summed matrices, as `pl evaluate` has them.
 
+    Args:
+        counts: (..., 3, C+1, C+2) int64: whole, DR, NDR.
+        classes: ids that means are taken over, 0 among them; None for all.
 
-def foreground_precision(matrices: Counts) -> Values:
-    """(..., C+1, C+2) -> (...) mean precision of the foreground classes that are predicted."""
-    return _mean(precision(read(matrices, "background"))[..., 1:])
-
-
-def figures_of(counts: Counts) -> dict[str, Values]:
-    """(..., 3, names, names + 1) -> each figure (...)."""
+    Returns:
+        each figure (...): `miou`, `dr_recall`, `ndr_recall`, `fg_precision`, `ndr_miou_legacy`.
+    """
+    taken = read(counts, "background")
+    ids = np.arange(counts.shape[-2]) if classes is None else np.asarray(classes)
+    foreground = ids[ids > 0]
+    whole, dr, ndr = (taken[..., index, :, :] for index in range(3))
     return {
-        "miou": miou(counts[..., 0, :, :]),
-        "dr_recall": foreground_recall(counts[..., 1, :, :]),
-        "ndr_recall": foreground_recall(counts[..., 2, :, :]),
-        "fg_precision": foreground_precision(counts[..., 0, :, :]),
+        "miou": _mean(iou(whole)[..., ids]),
+        "dr_recall": _mean(recall(dr)[..., foreground]),
+        "ndr_recall": _mean(recall(ndr)[..., foreground]),
+        "fg_precision": _mean(precision(whole)[..., foreground]),
+        "ndr_miou_legacy": _mean(iou(ndr)[..., ids]),
     }
 
 

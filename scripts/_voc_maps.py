@@ -1,0 +1,193 @@
+"""Maps of a classifier on some pictures of a data set in VOC layout, counted at every threshold at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pseudolabel import draws, images, masks, registry
+from pseudolabel.classifier.checkpoint import Loaded, load_classifier
+from pseudolabel.maps._bound import BoundMethod, build, on_image
+from pseudolabel.maps._explained import Explained
+from pseudolabel.metrics.confusion import Counts
+from pseudolabel.metrics.regions import discriminative
+from pseudolabel.records import Belief, ImageRecord, LabelSpace, Scores, Targets
+
+LEVELS = tuple(round(0.01 * step, 2) for step in range(1, 61))  # thresholds, scores in 0..1
+AVERAGED = "background cat cow dog horse person sheep"  # those that the small set shows often enough
+REFERENCE = "single-scale CAM of the original classifier, own class, above 0.25 of its maximum"
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One photograph with its truth.
+
+    Attributes:
+        record: id, labels.
+        pixels: (H, W, 3) uint8.
+        truth: (H, W) uint8.
+        region: (H, W) bool, the discriminative region.
+        ids: ascending class ids that its counts are kept for, 0 first.
+    """
+
+    record: ImageRecord
+    pixels: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+    region: NDArray[np.bool_]
+    ids: tuple[int, ...]
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Class ids present."""
+        assert self.record.labels is not None
+        return self.record.labels
+
+
+class Subject:
+    """A classifier and how it sees a picture."""
+
+    def __init__(self, path: Path, batch: int) -> None:
+        self.loaded: Loaded = load_classifier(path)
+        self.model = Explained(self.loaded.network, batch=batch)
+        self._mean, self._std = (
+            torch.tensor(values).view(1, 3, 1, 1) for values in (self.loaded.mean, self.loaded.std)
+        )
+
+    def input(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """(1, 3, H, W) float32, normalised."""
+        picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+        return (picture.float() / 255 - self._mean) / self._std
+
+    def maps(self, method: BoundMethod, picture: Picture, seed: int) -> Tensor:
+        """Raw maps (K, H, W) of a picture's labels."""
+        evidence = method.explain(
+            self.model, self.input(picture.pixels), Targets.of([picture.labels]), [(seed, picture.record.id)]
+        )
+        return on_image(method.finish(evidence.values).float(), picture.truth.shape)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Some pictures of a split.
+
+    Attributes:
+        pictures: in the order of their drawing.
+        space: class names.
+        averaged: ids that means are taken over.
+        about: what a result says of them.
+    """
+
+    pictures: tuple[Picture, ...]
+    space: LabelSpace
+    averaged: tuple[int, ...]
+    about: dict[str, Any]
+
+
+def photographs(subject: Subject, root: Path, split: str, count: int, averaged: Sequence[str]) -> Photographs:
+    """Draw so many pictures of a split by a hash of their ids, so that the list's order does not matter."""
+    brick = registry.get("readers", "voc")
+    dataset = brick.run(brick.params(root=str(root), split=split))
+    able = [record for record in dataset.records if record.labels and record.mask is not None]
+    chosen = sorted(able, key=lambda record: draws.seed_of("subset", record.id))[:count]
+    cam = bound("cam")
+    pictures = []
+    for record in chosen:
+        assert record.mask is not None
+        assert record.labels is not None
+        pixels, truth = images.read_image(record.image), masks.read_mask(record.mask)
+        ids = tuple(sorted({0, *record.labels, *(int(v) for v in np.unique(truth) if v != 255)}))
+        bare = Picture(record, pixels, truth, np.zeros(truth.shape, np.bool_), ids)
+        maps = subject.maps(cam, bare, 0).numpy()
+        region = discriminative(truth, maps, record.labels)
+        pictures.append(Picture(record, pixels, truth, region, ids))
+    listed = "\n".join(record.id for record in chosen)
+    about = {
+        "split": split,
+        "images": len(chosen),
+        "images_of_split": len(dataset.records),
+        "list_sha256": hashlib.sha256(listed.encode()).hexdigest(),
+        "classifier_sha256": subject.loaded.sha256,
+        "backbone": subject.loaded.backbone,
+        "averaged_over": list(averaged),
+        "reference": REFERENCE,
+        "reading_of_255": "truth 255 is not counted; nothing is predicted 255",
+    }
+    space: LabelSpace = dataset.space
+    return Photographs(tuple(pictures), space, tuple(space.id_of(name) for name in averaged), about)
+
+
+def bound(method: str, *aggregators: tuple[str, dict[str, Any]]) -> BoundMethod:
+    """A method of the package with its aggregators, innermost first."""
+    brick = registry.get("methods", method)
+    around = []
+    for name, keys in aggregators:
+        one = registry.get("aggregators", name)
+        around.append((one, one.params(**keys)))
+    return build((brick, brick.params()), around)
+
+
+def unit(raw: Tensor, picture: Picture, kind: str) -> Scores:
+    """Raw maps in 0..1 as the authors do it without post-processing: CAM by its maximum, gradients after
+    competition by the 0.995 quantile."""
+    scores = Scores(picture.labels, raw)
+    steps: list[tuple[str, dict[str, Any]]] = [("competition", {"weight": 0.5}), ("normalise", {})]
+    if kind == "cam":
+        steps = [("normalise", {"method": "max"})]
+    shown = torch.from_numpy(picture.pixels.copy())
+    for name, keys in steps:
+        brick = registry.get("refiners", name)
+        scores = brick.run(scores, shown, brick.params(**keys))
+    return scores
+
+
+def strongest(scores: Scores) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The strongest class (H, W) and its score: all that a constant background looks at."""
+    low = scores.values.new_full(scores.values.shape[1:], -torch.inf)
+    return Belief.join(low, scores).mask().numpy(), scores.values.amax(dim=0).numpy()
+
+
+def counts(scores: Scores, picture: Picture) -> NDArray[np.int32]:
+    """Pixels by threshold, region (DR, else), truth and prediction among the picture's ids.
+
+    Equal to the masks of the resolver `constant` at every threshold, counted one by one; here each pixel is
+    sorted in once, by how many thresholds it exceeds.
+
+    Returns:
+        (thresholds, 2, K, K) int32, K = len(picture.ids).
+    """
+    label, top = strongest(scores)
+    known = picture.truth != 255
+    ids = np.asarray(picture.ids)
+    exceeded = np.searchsorted(np.asarray(LEVELS, np.float32), top[known], side="left")
+    region = (~picture.region[known]).astype(np.int64)
+    truth, found = np.searchsorted(ids, picture.truth[known]), np.searchsorted(ids, label[known])
+    size = len(ids)
+    code = ((exceeded * 2 + region) * size + truth) * size + found
+    joint = np.bincount(code, minlength=(len(LEVELS) + 1) * 2 * size * size)
+    joint = joint.reshape(len(LEVELS) + 1, 2, size, size)
+    # at threshold number i the pixels that exceed more than i thresholds have a class, the others none
+    above = joint[::-1].cumsum(axis=0)[::-1][1:]
+    rest = joint.sum(axis=0) - above
+    out = above.copy()
+    out[..., 0] += rest.sum(axis=-1)
+    return out.astype(np.int32)
+
+
+def matrices(compact: NDArray[np.int32], ids: Sequence[int], names: int) -> Counts:
+    """(..., 2, K, K) as kept -> (..., 3, C+1, C+2) int64: whole, DR, NDR with an empty background row."""
+    whole: Counts = np.zeros((*compact.shape[:-3], 3, names, names + 1), np.int64)
+    grid = np.ix_(list(ids), list(ids))
+    for region in (0, 1):
+        place = whole[..., 1 + region, :, :]
+        place[(..., *grid)] = compact[..., region, :, :]
+    whole[..., 0, :, :] = whole[..., 1, :, :] + whole[..., 2, :, :]
+    whole[..., 1:, 0, :] = 0
+    return whole
