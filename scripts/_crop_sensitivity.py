@@ -269,10 +269,10 @@ def page(result: Mapping[str, Any]) -> str:
     """The results as Markdown."""
     about = (
         f"{result['images']} of {result['images_of_split']} pictures of `{result['split']}` (drawn by a "
-        f"hash of their ids; list sha256 {result['list_sha256'][:12]}), classifier {result['backbone']} (sha256 "
-        f"{result['classifier_sha256'][:12]}), crops of ratio 1 resized to {result['crop_size']} "
-        f"pixels. Means over {', '.join(result['averaged_over'])}; the authors' are over 21 classes of all 1464 pictures, "
-        "another network and crops of 224, so compare differences, not levels. "
+        f"hash of their ids; list sha256 {result['list_sha256'][:12]}), classifier {result['backbone']} "
+        f"(sha256 {result['classifier_sha256'][:12]}), crops of ratio 1 resized to {result['crop_size']} "
+        f"pixels. Means over {', '.join(result['averaged_over'])}; the authors' are over 21 classes of all "
+        "1464 pictures, another network and crops of 224, so compare differences, not levels. "
         "Intervals: 95 %, 1000 draws of pictures, the same draws for all that is compared; they show the "
         "spread over pictures, not over trainings. Best thresholds have seen the ground truth. "
         f"{result['machine']}, {result['threads']} threads, {result['seconds'] / 60:.0f} min this call "
@@ -366,21 +366,26 @@ def figure(result: Mapping[str, Any], example: Mapping[str, Any], picture: Pictu
         axes.set_yticks([])
     left, right = bottom.subplots(1, 2)
     grid = result["grid"]
-    styles = {"chunk100": ("#c0392b", "chunks of 100 (authors' rule)"), "abs": ("#1b4f72", "no chunk")}
-    for rule, (colour, label) in styles.items():
-        heights = [
-            100 * np.mean([row["sums"][f"{count}-sigmoid-{rule}"]["fixed"]["miou"] for row in grid])
-            for count in COUNTS
-        ]
-        left.plot(COUNTS, heights, "o-", color=colour, label=label)
-    one_chunk = ("100-sigmoid-chunk100", "150-sigmoid-chunk200", "200-sigmoid-chunk200")
-    heights = [100 * np.mean([row["sums"][name]["fixed"]["miou"] for row in grid]) for name in one_chunk]
-    left.plot(COUNTS, heights, "o-", color="#e67e22", label="one chunk")
+
+    def mean(name: str) -> float:
+        return 100 * float(np.mean([row["sums"][name]["fixed"]["miou"] for row in grid]))
+
+    base = mean("100-sigmoid-chunk100")
+    for label, colour, rules in (
+        ("chunks of 100 (authors' rule)", "#c0392b", ("chunk100", "chunk100", "chunk100")),
+        ("one chunk", "#e67e22", ("chunk100", "chunk200", "chunk200")),
+        ("chunks of 50", "#8e44ad", ("chunk50", "chunk50", "chunk50")),
+        ("no chunk (abs_per_crop)", "#1b4f72", ("abs", "abs", "abs")),
+    ):
+        names = [f"{count}-sigmoid-{rule}" for count, rule in zip(COUNTS, rules, strict=True)]
+        left.plot(COUNTS, [mean(name) - base for name in names], "o-", color=colour, label=label)
     theirs = [100 * np.mean([row["authors"][index][0] for row in grid]) for index in range(3)]
-    left.plot(COUNTS, theirs, "s--", color="#7f8c8d", label="the authors, chunks of 100, 1464 pictures")
+    label = "the authors, chunks of 100"
+    left.plot(COUNTS, [one - theirs[0] for one in theirs], "s--", color="#7f8c8d", label=label)
+    left.axhline(0, color="#2c3e50", linewidth=0.8)
     left.set_xticks(COUNTS)
     left.set_xlabel("crops")
-    left.set_ylabel("mIoU at threshold 0.10, %")
+    left.set_ylabel("points of mIoU at 0.10 above 100 crops, one chunk")
     left.set_title("More crops or one more chunk? Mean over the cells", fontsize=10, loc="left")
     places = np.arange(len(grid))
     for offset, name, colour, label in (

@@ -3,9 +3,9 @@
 python scripts/reproduce_crop_sensitivity.py runs/voc/classifier --root VOC2012
 
 Ten ranges of scale x 100, 150 and 200 crops of ratio 1, weighted by the class score or not, signs summed in
-chunks of 50, 100 or 200 crops or not at all: all of it from one pass over 200 crops a picture, since crop k is
-the same for every count. Maps compete, are normalised and meet a constant threshold, nothing else. Each cell
-is kept in --work: a run that was stopped goes on where it was.
+chunks of 50, 100 or 200 crops or not at all: all of it from one pass over 200 crops a picture, since crop k
+is the same for every count. Maps compete, are normalised and meet a constant threshold, nothing else. Each
+cell is kept in --work: a run that was stopped goes on where it was.
 
 Source: the authors' grid (sammarfy/WS3_lib), arXiv 2308.11052 section 7; chunks of 50 and 200 are ours.
 """
