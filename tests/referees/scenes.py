@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pseudolabel.classifier.network import Classifier
 from pseudolabel.contracts.networks import Small, pictures
-
-LABELS = [(1, 3), (2, 4, 1)]
 
 
 @dataclass(frozen=True)
@@ -22,29 +20,34 @@ class Scene:
     named: str
 
 
-def scene(name: str) -> Scene:
-    """`small`, `loud` (gradients near 1 at the last features), or a backbone of timm with drawn weights.
+LAYERS = {
+    "small": ("trunk", "trunk.3"),
+    "tf_efficientnet_lite0": ("backbone.bn2", "backbone.conv_head"),
+    "resnet18": ("backbone.layer4", "backbone.layer4.1.conv2"),
+}
 
-    A backbone named `smooth ...` has SiLU for ReLU: where a ReLU is at its kink to within rounding, float32
-    falls on either side, whoever computes it, and moves a gradient by up to some per cent.
+
+def scene(name: str, images: Tensor) -> Scene:
+    """`small`, or a backbone of timm with drawn weights.
+
+    One named `smooth ...` has SiLU for ReLU: where a ReLU is at its kink to within rounding, float32 falls
+    on either side, whoever computes it, and that moves a gradient by up to some per cent. One named
+    `loud ...` has gradients near 1 at the last features of these images.
     """
-    if name in ("small", "loud"):
+    backbone = name.split()[-1]
+    if backbone == "small":
         network: nn.Module = Small().eval()
-        if name == "loud":
-            head = network.head
-            assert isinstance(head, nn.Linear)
-            head.weight.data.mul_(7 * 9)  # cells of the features of `pictures()`
-        return Scene(network, "trunk", "trunk.3")
-    backbone = name.removeprefix("smooth ")
-    torch.manual_seed(0)
-    network = Classifier(backbone, 4)
-    if backbone != name:
-        smooth(network)
-    last, named = {
-        "tf_efficientnet_lite0": ("backbone.bn2", "backbone.conv_head"),
-        "resnet18": ("backbone.layer4", "backbone.layer4.1.conv2"),
-    }[backbone]
-    return Scene(calibrated(network), last, named)
+    else:
+        torch.manual_seed(0)
+        network = Classifier(backbone, 4)
+        if "smooth" in name:
+            smooth(network)
+        calibrated(network)
+    if "loud" in name:
+        weight = network.head.weight.data
+        cells = network.features(images)[0, 0].numel()
+        weight.copy_(cells * weight.sign() * (0.5 + weight.abs()))
+    return Scene(network, *LAYERS[backbone])
 
 
 def calibrated(network: nn.Module) -> nn.Module:
@@ -67,8 +70,3 @@ def smooth(network: nn.Module) -> None:
         for name, child in module.named_children():
             if isinstance(child, (nn.ReLU, nn.ReLU6)):
                 setattr(module, name, nn.SiLU())
-
-
-def images(name: str) -> torch.Tensor:
-    """Two pictures of the scene's size."""
-    return pictures(2) if name in ("small", "loud") else pictures(2, 96, 128)
