@@ -85,6 +85,26 @@ def generate(
 
 
 @app.command()
+def preview(
+    recipe: Path,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for previews; an older one is replaced.")],
+    count: Annotated[int, typer.Option(min=1, help="Pictures, spread over the list and its classes.")] = 8,
+    ids: Annotated[str | None, typer.Option(help="These pictures instead: ids, comma separated.")] = None,
+    set_: Set = None, device: Device = "auto",
+    quiet: Quiet = False, json: Json = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Show what a recipe does to a few pictures: maps, masks, mistakes and time, on one sheet."""
+
+    def work() -> dict[str, Any]:
+        from pseudolabel import preview
+
+        return preview(recipe, out, count=count, ids=_names(ids), overrides=set_ or (), device=device,
+                       quiet=quiet)  # fmt: skip
+
+    _run(work, json, debug, "preview")
+
+
+@app.command()
 def reference(
     recipe: Path,
     out: Annotated[Path, typer.Option("--out", "-o", help="The file, for instance reference.safetensors.")],

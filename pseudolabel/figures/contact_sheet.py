@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+Colour = tuple[int, int, int]
 GAP = 8  # pixels between cells
 TEXT = 13  # pixels high
 INK, PAPER, FAINT = (32, 38, 46), (255, 255, 255), (120, 128, 138)
@@ -19,22 +20,27 @@ def contact_sheet(
     heads: Sequence[str],
     captions: Sequence[str] | None = None,
     cell: int = 180,
+    notes: Sequence[Sequence[str]] | None = None,
+    blank: Colour = NONE,
 ) -> NDArray[np.uint8]:
     """Lay pictures out in a grid.
 
     Args:
-        rows: of each photograph its pictures, (H, W, 3) uint8 of any size, one a head; None leaves a pale
+        rows: of each photograph its pictures, (H, W, 3) uint8 of any size, one a head; None leaves a blank
             cell.
         heads: what the columns show.
-        captions: a text under each row, or None.
+        captions: a text under each row, or None; an empty text takes no place, so that a row that goes on
+            in the next has its caption below both.
         cell: long side of a picture on the sheet, pixels.
+        notes: a text under each cell, one a picture, or None; an empty text leaves its place free.
+        blank: colour of a cell without a picture.
 
     Returns:
         (H, W, 3) uint8; pictures keep their shape and are resized to fit their cell. Letters that the
         built-in font lacks show as boxes.
 
     Raises:
-        ValueError: no row, a row of another length than the heads, or as many captions as no rows.
+        ValueError: no row, a row of another length than the heads, or texts that do not fit the rows.
     """
     if not rows or not heads:
         raise ValueError("contact_sheet: there is nothing to show")
@@ -42,12 +48,15 @@ def contact_sheet(
         raise ValueError(f"contact_sheet: a row has another number of pictures than {len(heads)} heads")
     if captions is not None and len(captions) != len(rows):
         raise ValueError(f"contact_sheet: {len(captions)} captions for {len(rows)} rows")
+    if notes is not None and [len(row) for row in notes] != [len(row) for row in rows]:
+        raise ValueError("contact_sheet: notes are not one a cell")
     font = ImageFont.load_default(TEXT)
     line = TEXT + GAP
     heights = [_height(row, cell) for row in rows]
-    below = line if captions is not None else 0
+    told = [text != "" for text in captions] if captions is not None else [False] * len(rows)
+    below = len(rows) * (GAP + line * (notes is not None)) + line * sum(told)
     width = GAP + len(heads) * (cell + GAP)
-    sheet = Image.new("RGB", (width, GAP + line + sum(heights) + len(rows) * (below + GAP)), PAPER)
+    sheet = Image.new("RGB", (width, GAP + line + sum(heights) + below), PAPER)
     pen = ImageDraw.Draw(sheet)
     for column, head in enumerate(heads):
         pen.text((_left(column, cell), GAP), _fitted(head, font, cell), INK, font)
@@ -56,15 +65,20 @@ def contact_sheet(
         for column, picture in enumerate(row):
             left = _left(column, cell)
             if picture is None:
-                pen.rectangle((left, top, left + cell - 1, top + heights[index] - 1), fill=NONE)
+                pen.rectangle((left, top, left + cell - 1, top + heights[index] - 1), fill=blank)
                 continue
             size = _size(picture.shape[:2], cell)
             resized = Image.fromarray(picture).resize(size[::-1], Image.Resampling.LANCZOS)
             sheet.paste(resized, (left + (cell - size[1]) // 2, top + (heights[index] - size[0]) // 2))
-        top += heights[index]
-        if captions is not None:
-            pen.text((GAP, top + 2), _fitted(captions[index], font, width - 2 * GAP), FAINT, font)
-        top += below + GAP
+        top += heights[index] + 2
+        if notes is not None:
+            for column, note in enumerate(notes[index]):
+                pen.text((_left(column, cell), top), _fitted(note, font, cell), FAINT, font)
+            top += line
+        if captions is not None and told[index]:
+            pen.text((GAP, top), _fitted(captions[index], font, width - 2 * GAP), INK, font)
+            top += line
+        top += GAP - 2
     return np.asarray(sheet, dtype=np.uint8)
 
 

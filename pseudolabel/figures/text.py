@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pseudolabel.console import duration, escape
+
 
 def percent(value: float | None) -> str:
     """A share as a figure with one decimal, `-` where it is undefined."""
@@ -64,6 +66,25 @@ def summary(result: Mapping[str, Any]) -> str:
     return line
 
 
+def preview(result: Mapping[str, Any]) -> str:
+    """Result of `pl preview`."""
+    rows = [
+        [
+            escape(one["id"]),
+            escape(", ".join(one["labels"])),
+            percent(one["miou"]),
+            f"{one['seconds']:.2f}",
+            escape(one["fault"] or ""),
+        ]
+        for one in result["pictures"]
+    ]
+    text = table(["picture", "classes", "mIoU %", "seconds", ""], rows)
+    if result["seconds_a_picture"] is not None:
+        took = duration(result["estimate_seconds"])
+        text += f"\n{result['listed']} pictures, one after the other: {took}, on {result['device']}"
+    return text + f"\n{escape(result['run'])}/preview.png"
+
+
 def sweep(result: Mapping[str, Any]) -> str:
     """Result of `pl sweep`."""
     keys = ["miou", "dr_recall", "ndr_recall", "fg_precision"]
@@ -118,6 +139,7 @@ def document(result: Mapping[str, Any]) -> str:
 FORMS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "evaluation": evaluation,
     "summary": summary,
+    "preview": preview,
     "sweep": sweep,
     "methods": methods,
     "method": method,

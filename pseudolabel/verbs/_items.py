@@ -83,7 +83,7 @@ class Made:
         overlay: (H, W, 3) uint8, or None.
         flat: classes whose map is constant.
         fault: why nothing is to be written.
-        raw, refined: maps of each line at image size and what the resolver took; () and None unless asked for.
+        raw, refined: maps of each line at image size, and what the resolver took; empty unless asked for.
     """
 
     mask: NDArray[np.uint8] | None

@@ -60,6 +60,20 @@ def test_without_captions_the_sheet_is_lower_and_inputs_stay() -> None:
     np.testing.assert_array_equal(cell, kept)
 
 
+def test_notes_stand_under_their_cells_and_an_empty_caption_takes_no_place() -> None:
+    cell = plain(20, 20, (200, 0, 0))
+    bare = contact_sheet([[cell, None]], ["a", "b"], cell=50)
+    noted = contact_sheet([[cell, None]], ["a", "b"], cell=50, notes=[["", "W"]], blank=(9, 9, 9))
+    below = noted[box(noted, (9, 9, 9))[0] + 50 :]
+    assert noted.shape[0] > bare.shape[0]
+    assert (below[:, : 50 + GAP] == 255).all()
+    assert (below[:, 50 + GAP :] < 255).any()
+    two = contact_sheet([[cell], [cell]], ["a"], ["", "both"], cell=50)
+    assert two.shape[0] < contact_sheet([[cell], [cell]], ["a"], ["one", "two"], cell=50).shape[0]
+    with pytest.raises(ValueError, match="notes are not one a cell"):
+        contact_sheet([[cell]], ["a"], notes=[["b", "c"]])
+
+
 @pytest.mark.parametrize(
     ("rows", "heads", "captions", "message"),
     [
