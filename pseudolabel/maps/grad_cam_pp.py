@@ -11,7 +11,7 @@ denominator, which fades maps whose gradients are near 1e-3.) The formula is mad
 layer's may be negative, the denominator can pass 0 and one channel outweigh all others; a place within 1e-6
 of that gets no weight.
 
-Source: Chattopadhay et al. 2018 (arXiv 1710.11063), equations 10 to 19.
+Source: Chattopadhay et al. 2018 (arXiv 1710.11063), the closed form for an exponential score.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ The gradient is not averaged first, so that on any network that is linear from t
 signed map sums to the logit (less the bias). On global average pooling and a linear head, at the last
 features, it is CAM / (h' w').
 
-Source: Draelos and Carin 2020 (arXiv 2011.08891), equation 4; the ReLU as in Grad-CAM.
+Source: Draelos and Carin 2020 (arXiv 2011.08891); the ReLU as in Grad-CAM.
 """
 
 from __future__ import annotations

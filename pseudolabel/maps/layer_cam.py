@@ -6,7 +6,7 @@ Each place has its own weights, so that layers well before the last give maps to
 authors then scale the maps of early layers and merge several; that is for refiners and fusion.)
 
 Source: Jiang et al. 2021, "LayerCAM: exploring hierarchical class activation maps for localization" (IEEE
-Transactions on Image Processing 30), equations 5 to 7.
+Transactions on Image Processing 30).
 """
 
 from __future__ import annotations
