@@ -88,7 +88,8 @@ def preview(
     where = pick(device)
     reader, params = chosen.data.load()
     data: Dataset = reader.run(params)
-    loaded, data = chosen_classifier(chosen, data, (lambda text: None) if quiet else console.say)
+    say: Callable[[str], None] = (lambda text: None) if quiet else console.say
+    loaded, data = chosen_classifier(chosen, data, say)
     records = named(data.records, ids) if ids is not None else spread(data.records, count, chosen.seed)
     _refuse_run(Path(out))
     with storage.open_run(out, "preview", {}) as folder:
