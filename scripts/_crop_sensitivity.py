@@ -219,8 +219,8 @@ def claims(found: Mapping[str, Any]) -> list[str]:
         share = steps["share_of_chunk"]
         said.append(
             f"From 100 to 150 crops, {words}, mean over the cells: {_points(jump)} points of mIoU "
-            f"(authors at 0.10: {100 * found['authors_jump']:+.2f}). The second chunk brings {_points(chunk)} of them, "
-            f"50 more crops in one chunk {_points(count)}; the chunk's share is "
+            f"(authors at 0.10: {100 * found['authors_jump']:+.2f}). The second chunk brings {_points(chunk)} "
+            f"of them, 50 more crops in one chunk {_points(count)}; the chunk's share is "
             f"{percent(share['value'], 0)} % ({between(share['interval'], 0)} %)."
         )
         said.append(

@@ -269,19 +269,18 @@ def page(result: Mapping[str, Any]) -> str:
         table(head, lines) + "\n",
         "## Paired differences (points, 95 % interval over pictures)\n",
         table(["rows", "mIoU", "NDR-recall", "DR-recall", "FG-precision"], steps) + "\n",
-        f"In %. {result['images']} of {result['images_of_split']} pictures of `{result['split']}` (drawn by a "
-        f"hash of their ids; list sha256 {result['list_sha256'][:12]}), {result['backbone']}; "
-        f"{result['passes']} passes a class and picture for every row but the single ones (crops of CAM: as "
-        f"many forwards), crops resized to {result['crop_size']} pixels, so that a pass of theirs costs less. "
-        f"Means over {', '.join(result['averaged_over'])}. The threshold is each row's best one on these "
-        "pictures, which has seen their ground truth. DR and NDR: the original classifier's CAM for all "
-        f"rows. 'tuned': trained with the noise of that row (sigma {SIGMA}, keep {KEEP}); other levels were "
-        "not tuned. crops + mask: "
-        f"{MASKS} masks with {result['passes'] // MASKS} crops each. Intervals: 1000 draws of pictures; they "
-        "show the spread over pictures, not over trainings. The authors published no table of these rows "
-        "that could be read; paper.md 6.4's crop figures are in crop_sensitivity.md. "
-        f"{result['machine']}, {result['threads']} threads, {result['seconds'] / 60:.0f} min this call (rows "
-        "kept from before not counted).\n",
+        f"In %. {result['images']} of {result['images_of_split']} pictures of `{result['split']}` (drawn by "
+        f"a hash of their ids; list sha256 {result['list_sha256'][:12]}), {result['backbone']}; "
+        f"{result['passes']} passes a class and picture for every row but the single ones (crops of CAM: "
+        f"as many forwards), crops resized to {result['crop_size']} pixels, so that a pass of theirs costs "
+        f"less. Means over {', '.join(result['averaged_over'])}. The threshold is each row's best one on "
+        "these pictures, which has seen their ground truth. DR and NDR: the original classifier's CAM for "
+        f"all rows. 'tuned': trained with the noise of that row (sigma {SIGMA}, keep {KEEP}); other levels "
+        f"were not tuned. crops + mask: {MASKS} masks with {result['passes'] // MASKS} crops each. "
+        "Intervals: 1000 draws of pictures; they show the spread over pictures, not over trainings. The "
+        "authors published no table of these rows that could be read. "
+        f"{result['machine']}, {result['threads']} threads, {result['seconds'] / 60:.0f} min this call "
+        "(rows kept from before not counted).\n",
     ]
     return "\n".join(parts)
 

@@ -53,9 +53,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     wanted = [(scale, 0) for scale in (CELLS[index] for index in options.cells)]
     wanted += [(CELLS[options.seeds_cell], seed) for seed in options.seeds if seed != 0]
-    say(
-        f"{len(chosen.pictures)} pictures, {len(wanted)} cells of {max(COUNTS)} crops of {options.size} pixels"
-    )
+    say(f"{len(chosen.pictures)} pictures, {len(wanted)} cells of {max(COUNTS)} crops, {options.size} pixels")
     cells: dict[Cell, dict[str, Any]] = {}
     for number, cell in enumerate(wanted):
         left = len(wanted) - number

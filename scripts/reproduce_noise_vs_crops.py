@@ -62,7 +62,7 @@ def main() -> None:
         "passes": options.passes,
         "crop_size": options.size,
         "seeds": options.seeds,
-        "picked": "best threshold: largest mIoU on these pictures, whose ground truth it sees; per row and seed",
+        "picked": "threshold of the largest mIoU on these pictures, whose ground truth it sees; per row, seed",
         "seconds": round(time.monotonic() - began, 1),
         **results(wanted, measured, chosen),
     }
@@ -93,8 +93,14 @@ def measure(
     """Counts, predictions and maps of one row and seed; kept on disk."""
     path = options.work / f"{row.stem}-seed{seed}.npz"
     asked = json.dumps(
-        [chosen.about["list_sha256"], chosen.about["classifier_sha256"], subject.loaded.sha256]
-        + [row.method, row.aggregators, LEVELS]
+        [
+            chosen.about["list_sha256"],
+            chosen.about["classifier_sha256"],
+            subject.loaded.sha256,
+            row.method,
+            row.aggregators,
+            LEVELS,
+        ]
     )
     if path.is_file():
         with np.load(path, allow_pickle=False) as kept:
