@@ -1,17 +1,22 @@
 """What every finisher keeps: `pytest --pyargs pseudolabel.contracts.finishers`.
 
 A brick from another package is tested as soon as its entry point is installed; one whose own package is
-missing is skipped with that package's name (trait `needs`).
+missing is skipped with that package's name (trait `needs`). Other traits looked at: `strength` (parameters at
+which nothing changes), `flips=True` (a mirrored input gives the mirrored output), `agreement` (share of
+labels that an approximation shares with its twin; all of them without it), `twins` (see
+`pseudolabel.contracts.twins`).
 """
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
 from pseudolabel import registry
 from pseudolabel.contracts.inputs import beyond_bounds, odd_inputs, scene, variants
+from pseudolabel.contracts.twins import twin_of
 from pseudolabel.records import Belief, Scores
 from pseudolabel.registry import RAW, SAME, UNIT, Brick
 
@@ -28,8 +33,9 @@ def finisher(request: pytest.FixtureRequest) -> Brick:
 
 
 def belief_of(scores: Scores) -> Belief:
-    """A belief with a constant background and a corner that is not kept."""
+    """A belief with a constant background, a speck of the first class in it and a corner that is not kept."""
     belief = Belief.join(torch.full(scores.values.shape[1:], 0.3), scores)
+    belief.values[1, 20:22, -4:-2] = 0.9
     belief.keep[:4, :5] = False
     return belief
 
@@ -70,6 +76,48 @@ def test_it_does_something(finisher: Brick) -> None:
     assert 0 < changed.float().mean() < 1
 
 
+def test_equals_its_twin(finisher: Brick) -> None:
+    twin = twin_of(finisher)
+    scores, image = scene()
+    belief = belief_of(scores)
+    agreement = finisher.traits.get("agreement", 1.0)
+    for params in variants(finisher):
+        values, keep = twin(
+            belief.values.double().numpy(), belief.keep.numpy(), image.numpy(), **params.as_dict()
+        )
+        out = finisher.run(belief, image, params)
+        np.testing.assert_array_equal(out.keep.numpy(), keep)
+        assert (out.rows().numpy() == values.argmax(0))[keep].mean() >= agreement, params
+        if agreement == 1:
+            # ten updates amplify a float32 rounding at single pixels; the mean shows a wrong formula
+            assert np.abs(out.values.numpy() - values).mean() <= 1e-5, params
+
+
+def test_zero_strength_changes_nothing(finisher: Brick) -> None:
+    if "strength" not in finisher.traits:
+        pytest.skip(f"{finisher.name} declares no strength")
+    scores, image = scene()
+    belief = belief_of(scores)
+    params = finisher.params.model_validate(finisher.traits["strength"])
+    out = finisher.run(belief, image, params)
+    assert torch.equal(out.values, belief.values)
+    assert torch.equal(out.keep, belief.keep)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_mirrored_input_gives_mirrored_output(finisher: Brick, axis: int) -> None:
+    if not finisher.traits.get("flips"):
+        pytest.skip(f"{finisher.name} does not promise it")
+    scores, image = scene()
+    belief = belief_of(scores)
+    turned = Belief(belief.ids, belief.values.flip(axis + 1), belief.keep.flip(axis))
+    straight = finisher.run(belief, image, finisher.params())
+    mirrored = finisher.run(turned, image.flip(axis), finisher.params())
+    assert torch.equal(mirrored.mask().flip(axis), straight.mask())
+    # as for the twin
+    assert (mirrored.values.flip(axis + 1) - straight.values).abs().mean() <= 1e-5
+
+
 def test_bounds_refuse_the_value_beyond(finisher: Brick) -> None:
     for key, value in beyond_bounds(finisher):
         with pytest.raises(ValidationError, match=key):
@@ -82,3 +130,17 @@ def test_declares_ranges_and_says_its_source(finisher: Brick) -> None:
     assert finisher.device in ("any", "cpu")
     assert all(field.description for field in finisher.params.model_fields.values())
     assert "Source:" in registry.documentation("finishers", finisher.name)
+
+
+def test_gpu_gives_what_the_cpu_gives(finisher: Brick) -> None:
+    if finisher.device == "cpu" or not torch.cuda.is_available():
+        pytest.skip("no GPU here, or a brick for the CPU only")
+    scores, image = scene()
+    belief = belief_of(scores)
+    for params in variants(finisher):
+        moved = Belief(belief.ids, belief.values.cuda(), belief.keep.cuda())
+        there = finisher.run(moved, image.cuda(), params)
+        assert there.values.is_cuda
+        here = finisher.run(belief, image, params)
+        assert torch.equal(there.mask().cpu(), here.mask())
+        assert (there.values.cpu() - here.values).abs().mean() <= 1e-5

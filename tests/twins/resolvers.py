@@ -1,4 +1,7 @@
-"""Resolvers over again, in float64, a pixel or a superpixel at a time: rows of background and classes."""
+"""Resolvers over again, in float64, a pixel or a superpixel at a time: rows of background and classes.
+
+A resolver that gives up pixels gives (rows, keep).
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,15 @@ def power(ids, values, image, alpha):
     for y, x in np.ndindex(background.shape):
         background[y, x] = (1 - max(values[:, y, x])) ** alpha
     return np.stack([background, *values])
+
+
+def double_threshold(ids, values, image, high, low):
+    keep = np.empty(values.shape[1:], bool)
+    for y, x in np.ndindex(keep.shape):
+        sure_of_class = max(values[:, y, x]) > high
+        sure_of_background = max(values[:, y, x]) <= low
+        keep[y, x] = sure_of_class or sure_of_background
+    return np.stack([np.full(keep.shape, high), *values]), keep
 
 
 def superpixel(ids, values, image, threshold, mode, engine, segments, compactness, sigma):

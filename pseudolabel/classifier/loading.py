@@ -1,0 +1,73 @@
+"""The classifier that a recipe names, ready to be explained: a trained one, or a published one as it is."""
+
+from __future__ import annotations
+
+from pseudolabel import storage, weights
+from pseudolabel.classifier.checkpoint import Loaded, load_classifier
+from pseudolabel.classifier.class_map import IMAGENET, mapped, read_class_map
+from pseudolabel.errors import DataFault
+from pseudolabel.records import LabelSpace
+from pseudolabel.schema import ClassifierOf
+
+
+def load_chosen(chosen: ClassifierOf, space: LabelSpace | None, *, given: bool = True) -> Loaded:
+    """Load the classifier of a recipe.
+
+    Args:
+        chosen: section of the recipe.
+        space: the data's class list, or None where it has none of its own.
+        given: labels come from the data, so that a trained classifier must have its very classes.
+
+    Returns:
+        The network in evaluation mode on the CPU. The class list of a trained one is its own, that of a
+        published one the data's, or its class map's names where the data has none.
+
+    Raises:
+        DataFault: missing or damaged, another network's weights, other classes, or names without an id.
+        EnvironmentFault, UsageFault: see `pseudolabel.weights`.
+    """
+    if chosen.checkpoint is not None:
+        return load_classifier(chosen.checkpoint, expect=space if given else None)
+    assert chosen.backbone is not None
+    assert chosen.class_map is not None
+    classes = mapped(read_class_map(chosen.class_map), space, chosen.leave_out)
+    decided = weights.digest(chosen.backbone, chosen.weights)
+    mean, std = chosen.mean, chosen.std
+    if mean is None or std is None:
+        own = weights.normalisation(chosen.backbone, chosen.weights)
+        mean, std = mean or own[0], std or own[1]
+
+    from pseudolabel.classifier.pretrained import pretrained
+
+    network, source = pretrained(chosen.backbone, chosen.weights, output_stride=chosen.output_stride)
+    raw = network.head.out_features
+    if raw != IMAGENET:
+        raise DataFault(
+            f"classifier.backbone: {chosen.backbone!r} has {raw} logits, a class map speaks of ImageNet's "
+            f"{IMAGENET}; take weights of ImageNet-1k"
+        )
+    about = {
+        "backbone": chosen.backbone,
+        "weights": decided,
+        "output_stride": network.stride,
+        "mean": list(mean),
+        "std": list(std),
+        "classes": list(classes.space.names),
+        "known": list(classes.known),
+        "groups": [list(group) for group in classes.groups],
+    }
+    digest = storage.digest(about)
+    return Loaded(
+        network,
+        classes.space,
+        mean,
+        std,
+        chosen.backbone,
+        network.stride,
+        digest,
+        {},
+        digest,
+        classes.known,
+        classes.groups,
+        source,
+    )
