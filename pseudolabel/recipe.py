@@ -12,7 +12,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -170,6 +170,23 @@ def load(source: Path | str | Mapping[str, Any] | M, model: type[M], overrides: 
     return recipe
 
 
+def read_plain(path: Path, what: str) -> tuple[Any, Callable[[Key], str]]:
+    """Plain data of a YAML file that is no recipe, read with the same care.
+
+    Args:
+        path: the file.
+        what: what it is, for messages.
+
+    Returns:
+        The data, and the place `file:line` of each key path in them.
+
+    Raises:
+        UsageFault: unreadable, too large, or with tags, double keys or numbers that are not finite.
+    """
+    data, origin = _read(path, what)
+    return data, origin.place
+
+
 def plain(recipe: BaseModel) -> dict[str, Any]:
     """A recipe as JSON-able data, every default filled in."""
     return recipe.model_dump(mode="json")
@@ -220,22 +237,22 @@ def _scalar(value: Any) -> str:
     return f'"{escaped}"'
 
 
-def _read(path: Path) -> tuple[Any, _Source]:
+def _read(path: Path, what: str = "recipe") -> tuple[Any, _Source]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise UsageFault(f"{path}: cannot read the recipe ({error.strerror}); check the path") from error
+        raise UsageFault(f"{path}: cannot read the {what} ({error.strerror}); check the path") from error
     if len(raw) > MOST_BYTES:
-        raise UsageFault(f"{path}: {len(raw)} bytes; a recipe has at most {MOST_BYTES}")
+        raise UsageFault(f"{path}: {len(raw)} bytes; a {what} has at most {MOST_BYTES}")
     yaml = YAML(typ="safe", pure=True)  # the C loader reads YAML 1.1, where `no` is false
     try:
         text = raw.decode("utf-8-sig")
         node = yaml.compose(text)
         if node is None:
-            raise UsageFault(f"{path}: the recipe is empty")
+            raise UsageFault(f"{path}: the {what} is empty")
         _check_size(path, node)
         lines: dict[Key, int] = {}
         _check_nodes(path, node, (), lines)

@@ -59,9 +59,16 @@ class LabelSpace:
                 raise DataFault(f"class list names {name!r} twice; names are unique")
             seen.add(name)
 
+    @classmethod
+    def none(cls) -> LabelSpace:
+        """No class but the background: of pictures that nobody has a class list for."""
+        space = object.__new__(cls)
+        object.__setattr__(space, "names", ("background",))
+        return space
+
     @property
     def foreground(self) -> int:
-        """C, the number of classes without background."""
+        """C, the number of classes without background; 0 of `none()`."""
         return len(self.names) - 1
 
     def id_of(self, name: str) -> int:
@@ -94,7 +101,7 @@ class Dataset:
 
     Attributes:
         records: in list order, ids unique.
-        space: the class names.
+        space: the class names; `LabelSpace.none()` where the data has no classes of its own.
         parts: a folder of `<id>.png` where 1 marks the part that tells an object's class and 2 its
             body, or None; only scenes have one.
     """

@@ -110,9 +110,47 @@ class TrainRecipe(Section):
 
 
 class ClassifierOf(Section):
-    """The classifier that maps are taken from."""
+    """The classifier that maps are taken from: a trained one, or a published one as it is."""
 
-    checkpoint: str = parameter(help="a run of `pl train`, or its classifier.safetensors")
+    checkpoint: str | None = parameter(None, help="a run of `pl train`, or its classifier.safetensors")
+    backbone: str | None = parameter(
+        None, help="instead: a model of timm, or torchvision/NAME, with its own ImageNet head"
+    )
+    weights: str = parameter(
+        "package", help="of that: package | hub | a path to .safetensors or .pth with the head in it"
+    )
+    class_map: str | None = parameter(None, help="of that: YAML file `name: [ImageNet ids]`")
+    output_stride: int | None = parameter(
+        None, ge=4, le=32, unit="pixels a feature cell", help="of that: by dilation; null leaves its own"
+    )
+    mean: tuple[float, float, float] | None = parameter(
+        None, unit="RGB in 0..1", help="of that: null takes the weights' own"
+    )
+    std: tuple[float, float, float] | None = parameter(
+        None, unit="RGB in 0..1", help="of that: null takes the weights' own"
+    )
+    leave_out: tuple[str, ...] = parameter(
+        (), help="of that: classes of the data that it cannot tell; their pixels count as background"
+    )
+
+    def check(self) -> Iterator[tuple[Key, str]]:
+        if self.checkpoint is None and self.backbone is None:
+            yield (), "names no classifier; write checkpoint: RUN of `pl train`, or backbone and class_map"
+        elif self.checkpoint is not None and self.backbone is not None:
+            yield ("backbone",), "a checkpoint knows its own; keep one of checkpoint and backbone"
+        elif self.checkpoint is not None:
+            for key, field in type(self).model_fields.items():
+                if key not in ("checkpoint", "backbone") and getattr(self, key) != field.default:
+                    yield (key,), "a checkpoint knows its own; leave it out"
+        else:
+            if self.class_map is None:
+                yield ("class_map",), "is missing; name a file, such as configs/voc/imagenet.yaml"
+            if self.weights == "none":
+                yield ("weights",), "a classifier at random knows nothing; write package, hub or a path"
+            for key in ("mean", "std"):
+                values = getattr(self, key)
+                if values is not None and not all(0 <= v <= 1 and (v > 0 or key == "mean") for v in values):
+                    yield (key,), f"{list(values)} is not RGB in 0..1"
 
 
 class Labels(Section):
@@ -174,6 +212,8 @@ class GenerateRecipe(Section):
     def check(self) -> Iterator[tuple[Key, str]]:
         from pseudolabel.line import misfits
 
+        for key, message in self.classifier.check():
+            yield ("classifier", *key), message
         if len(self.maps) == 1 and self.fuse is not None:
             yield ("fuse",), "there is one line of maps; fuse takes several"
         elif len(self.maps) > 1 and self.fuse is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from pseudolabel import storage
 from pseudolabel.classifier.network import Classifier
@@ -29,19 +29,22 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Loaded:
-    """A classifier as it was trained.
+    """A classifier ready for use.
 
     Attributes:
         network: in evaluation mode, on the CPU.
         space: class names.
         mean, std: RGB in 0..1.
         backbone, output_stride: see `Classifier`.
-        sha256: of the file.
-        recipe: the resolved recipe of its training.
+        sha256: of the file; of a published network all that decides what it says.
+        recipe: the resolved recipe of its training, empty for a published one.
         fingerprint: digest of what decided the weights.
+        known: ascending class ids that its outputs stand for; None for all of them.
+        groups: raw logits, counted from 0, of each known class; None where raw logit c - 1 is class c.
+        source: a line on where the weights came from, empty for a trained one.
     """
 
-    network: Classifier
+    network: nn.Module
     space: LabelSpace
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -50,6 +53,9 @@ class Loaded:
     sha256: str
     recipe: dict[str, Any]
     fingerprint: str
+    known: tuple[int, ...] | None = None
+    groups: tuple[tuple[int, ...], ...] | None = None
+    source: str = ""
 
 
 def save_classifier(

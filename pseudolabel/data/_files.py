@@ -20,6 +20,12 @@ def below(root: Path, path: str) -> Path:
     return root / Path(path).expanduser()
 
 
+def stem(name: str) -> str:
+    """A file name without its picture suffix; other dots belong to the name."""
+    low = name.lower()
+    return next((name[: -len(end)] for end in SUFFIXES if low.endswith(end)), name)
+
+
 def check_id(name: str, where: str) -> None:
     """Refuse an id that cannot name a file of its own in every folder made from it.
 

@@ -63,7 +63,7 @@ def table(params: Table) -> Dataset:
             lost.append(line)
             continue
         named.add(picture)
-        chosen.append((line, _stem(picture.name), picture))
+        chosen.append((line, _files.stem(picture.name), picture))
     bare = (
         [] if params.missing == "skip" else [name for name in pictures.names() if folder / name not in named]
     )
@@ -101,7 +101,7 @@ class _Folder:
             self._ids = {}
             for name in sorted(os.listdir(self.folder)):
                 if name.lower().endswith(_files.SUFFIXES) and not name.startswith("."):
-                    self._ids.setdefault(_stem(name), []).append(name)
+                    self._ids.setdefault(_files.stem(name), []).append(name)
         return self._ids
 
     def names(self) -> list[str]:
@@ -119,7 +119,7 @@ class _Folder:
             raise DataFault(f"{where}: {key!r} leaves {self.folder}; name a file in it")
         name = place.name
         if name.lower().endswith(_files.SUFFIXES):
-            _files.check_id(_stem(name), where)
+            _files.check_id(_files.stem(name), where)
             found = _files.find(self.folder / place.parent, name, self.root, where)
             if found is not None:
                 return self._inside(found, where)
@@ -138,12 +138,6 @@ class _Folder:
         if found.parent != self.folder and os.path.commonpath((home, os.path.realpath(found))) != home:
             raise DataFault(f"{where}: {found} leaves {self.root} through a link; put the file itself there")
         return found
-
-
-def _stem(name: str) -> str:
-    """A file name without its picture suffix; other dots belong to the name."""
-    low = name.lower()
-    return next((name[: -len(end)] for end in _files.SUFFIXES if low.endswith(end)), name)
 
 
 def _read(path: Path, space: LabelSpace | None) -> list[_labels.Line]:

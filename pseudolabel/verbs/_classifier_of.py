@@ -15,6 +15,7 @@ from torch import Tensor
 from pseudolabel.classifier.checkpoint import Loaded
 from pseudolabel.maps._bound import BoundMethod, Key, build
 from pseudolabel.maps._explained import Explained, Precision
+from pseudolabel.maps._layers import LAST
 from pseudolabel.records import Targets
 from pseudolabel.schema import MapLine
 
@@ -55,9 +56,16 @@ class ClassifierOf:
     ) -> None:
         if batch == "auto":
             batch = AUTO.get(device.type, AUTO["cpu"])
-        self.model = Explained(loaded.network, device=device, batch=batch, precision=precision)
+        self.model = Explained(
+            loaded.network, device=device, batch=batch, precision=precision, groups=loaded.groups
+        )
+        self._steps = [one.method.load() for one in lines]
+        known = range(1, loaded.space.foreground + 1) if loaded.known is None else loaded.known
+        self._ids = tuple(known)  # class id of each logit
+        self._logit = {label: place for place, label in enumerate(known, start=1)}
         self.methods: list[BoundMethod] = [
-            build(one.method.load(), [step.load() for step in one.aggregate]) for one in lines
+            build(method, [step.load() for step in one.aggregate])
+            for method, one in zip(self._steps, lines, strict=True)
         ]
         self.views = max(method.views for method in self.methods)
         self.pictures = max(1, batch // self.views)
@@ -70,22 +78,49 @@ class ClassifierOf:
         return (stacked.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
 
     def predicted(self, inputs: Tensor, threshold: float) -> list[tuple[int, ...] | None]:
-        """Classes whose probability exceeds the threshold; None where a logit is not finite."""
-        logits = self.model.scores(inputs).cpu()
+        """Classes whose probability exceeds the threshold; None where one is not finite.
+
+        The probability is the sigmoid of a trained class's logit, and a published classifier's softmax
+        share of all that belongs to the class.
+        """
         return [
-            tuple(int(c) + 1 for c in (row.sigmoid() > threshold).nonzero().flatten())
+            tuple(self._ids[int(place)] for place in (row > threshold).nonzero().flatten())
             if bool(row.isfinite().all())
             else None
-            for row in logits
+            for row in self.model.probabilities(inputs).cpu()
         ]
+
+    def layers(self) -> list[str]:
+        """Of each line that explains a layer of the network, that layer's name."""
+        return [
+            self.model.layer_name(getattr(params, "layer", None))
+            for brick, params in self._steps
+            if brick.traits["place"] == "paste"
+        ]
+
+    def targets(self) -> list[str]:
+        """A line of text on each layer that is explained, found by one small forward.
+
+        Raises:
+            DataFault: no such layer, or one without a grid.
+        """
+        told = []
+        side = int(getattr(self.model.network, "side", 64))
+        picture = self.model.place(torch.zeros(1, 3, side, side))
+        for layer in dict.fromkeys(self.layers()):
+            found = self.model.activations(picture, None if layer == LAST else layer)
+            depth, height = found.grid(found.output).shape[1:3]
+            told.append(f"target layer: {layer} ({depth} channels, {round(side / height)} pixels a cell)")
+        return told
 
     def maps(self, inputs: Tensor, labels: Sequence[tuple[int, ...]], keys: Sequence[Key]) -> Maps:
         """Maps of all labels of a batch in which every picture has one."""
+        targets = Targets.of([self._logit[label] for label in row] for row in labels)
         ends = np.cumsum([len(row) for row in labels])
         uncovered: list[float | None] = [None] * len(labels)
         lines = []
         for method in self.methods:
-            evidence = method.explain(self.model, inputs, Targets.of(labels), keys)
+            evidence = method.explain(self.model, inputs, targets, keys)
             flat = method.finish(evidence.values).float().cpu().numpy()
             lines.append(np.split(flat, ends[:-1]))
             if evidence.uncovered is not None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pseudolabel import console, storage
 from pseudolabel import recipe as recipes
 from pseudolabel.errors import DataFault, UsageFault
-from pseudolabel.records import IGNORE, MOST_NAMES, Dataset, ImageRecord
+from pseudolabel.records import IGNORE, Dataset, ImageRecord
 from pseudolabel.schema import GenerateRecipe
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def generate(
         Interrupted: a signal came; the same call goes on.
     """
     from pseudolabel.training.device import pick
+    from pseudolabel.verbs._chosen import chosen_classifier
     from pseudolabel.verbs._classifier_of import ClassifierOf
 
     if limit is not None and limit < 1:
@@ -98,7 +99,8 @@ def generate(
     where = pick(device)
     reader, params = chosen.data.load()
     data: Dataset = reader.run(params)
-    loaded = _classifier(chosen, data)
+    say: Callable[[str], None] = (lambda text: None) if quiet else console.say
+    loaded, data = chosen_classifier(chosen, data, say)
     fingerprint = _fingerprint(chosen, data, loaded)
     with storage.open_run(out, "generate", fingerprint, overwrite=overwrite, new=new, wait=wait) as folder:
         storage.write_text(folder.path / "recipe.yaml", recipes.dump(chosen))
@@ -106,23 +108,10 @@ def generate(
         classifier = ClassifierOf(
             loaded, chosen.maps, device=where, batch=chosen.batch, precision=chosen.precision
         )
+        for text in classifier.targets():
+            say(text)
         run = _Run(chosen, data, loaded, folder, classifier, workers, limit, on_bad == "stop", quiet)
         return {**run.complete(), "run": str(folder.path)}
-
-
-def _classifier(chosen: GenerateRecipe, data: Dataset) -> Loaded:
-    from pseudolabel.classifier.checkpoint import load_classifier
-
-    given = chosen.labels.source == "given"
-    loaded = load_classifier(chosen.classifier.checkpoint, expect=data.space if given else None)
-    if len(loaded.space.names) > MOST_NAMES:
-        raise DataFault(
-            f"{chosen.classifier.checkpoint}: {loaded.space.foreground} classes; a mask holds at most "
-            f"{MOST_NAMES - 1}"
-        )
-    if not data.records:
-        raise DataFault("data: the list is empty; look at data.split")
-    return loaded
 
 
 def _fingerprint(chosen: GenerateRecipe, data: Dataset, loaded: Loaded) -> dict[str, Any]:
@@ -354,6 +343,7 @@ class _Run:
             "images_per_second": round(count.done / seconds, 3) if seconds > 0 else None,
             "uncovered": round(sum(shares) / len(shares), 6) if shares else None,
             "labels": self.chosen.labels.source,
+            "target_layers": self.classifier.layers(),
             "batch": model.batch,
             "batch_asked": model.asked,
             "norms_folded": model.norms,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pseudolabel import console, storage
 from pseudolabel import recipe as recipes
 from pseudolabel.errors import DataFault
-from pseudolabel.schema import GenerateRecipe, MapLine
+from pseudolabel.schema import GenerateRecipe, Labels, MapLine
 from pseudolabel.tensors import packed
 
 if TYPE_CHECKING:
@@ -58,20 +58,21 @@ def reference(
             no use, so nothing is written then.
         Interrupted: a signal came; nothing is written.
     """
-    from pseudolabel.classifier.checkpoint import load_classifier
     from pseudolabel.recipe import MethodStep
     from pseudolabel.training.device import pick
+    from pseudolabel.verbs._chosen import chosen_classifier
     from pseudolabel.verbs._classifier_of import ClassifierOf, exact_kernels
 
     chosen = recipes.load(recipe, GenerateRecipe, overrides)
     where = pick(device)
     reader, params = chosen.data.load()
     data = reader.run(params)
-    records = data.records[:limit]
-    for record in records:
+    for record in data.records[:limit]:
         if record.labels is None:
             raise DataFault(f"{record.id}: nobody said its labels; the reference needs them")
-    loaded = load_classifier(chosen.classifier.checkpoint, expect=data.space)
+    given = chosen.model_copy(update={"labels": Labels()})
+    loaded, data = chosen_classifier(given, data, (lambda text: None) if quiet else console.say)
+    records = data.records[:limit]
     line = MapLine(method=MethodStep(name="cam"))
     classifier = ClassifierOf(loaded, [line], device=where, batch=chosen.batch)
     with exact_kernels():
