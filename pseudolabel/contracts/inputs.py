@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -68,12 +69,18 @@ def odd_inputs() -> dict[str, tuple[Scores, Tensor]]:
 def variants(brick: Brick, base: Mapping[str, Any] | None = None) -> Iterator[Parameters]:
     """The defaults under every combination of named options, then every number and every switch moved once.
 
+    Options whose package is not installed are left out (trait `needs_for`: key -> option -> module).
+
     Args:
         brick: whose parameters.
         base: values that stand in for the defaults.
     """
     fields, own = brick.params.model_fields, dict(base or {})
-    options = {k: get_args(f.annotation) for k, f in fields.items() if get_origin(f.annotation) is Literal}
+    options = {
+        key: [option for option in get_args(f.annotation) if _is_there(brick, key, option)]
+        for key, f in fields.items()
+        if get_origin(f.annotation) is Literal
+    }
     for chosen in itertools.product(*options.values()):
         try:
             found = brick.params.model_validate({**own, **dict(zip(options, chosen, strict=True))})
@@ -93,6 +100,11 @@ def variants(brick: Brick, base: Mapping[str, Any] | None = None) -> Iterator[Pa
                     continue
                 yield found
                 break
+
+
+def _is_there(brick: Brick, key: str, option: Any) -> bool:
+    module = brick.traits.get("needs_for", {}).get(key, {}).get(option)
+    return module is None or importlib.util.find_spec(module) is not None
 
 
 def beyond_bounds(brick: Brick) -> Iterator[tuple[str, Any]]:

@@ -24,23 +24,19 @@ from pydantic import model_validator
 from torch import Tensor
 
 from pseudolabel.records import Belief, Scores
-from pseudolabel.registry import UNIT, Parameters, brick, parameter
-from pseudolabel.superpixels.slic import slic
+from pseudolabel.registry import UNIT, brick, parameter
+from pseudolabel.superpixels.engine import NEEDS, Superpixels, segments
 
 BACKGROUND_SCORE = 1e-8  # the authors' constant: loses to every score that is worth the name
 
 
-class Superpixel(Parameters):
+class Superpixel(Superpixels):
     """Which superpixels may hold a class, and how the superpixels are made."""
 
     threshold: float = parameter(0.1, ge=0, unit="score 0..1", help="mean that a superpixel must exceed")
     mode: Literal["absolute", "relative"] = parameter(
         "absolute", help="relative: the threshold is a multiple of the mean over all superpixels"
     )
-    engine: Literal["slic"] = parameter("slic", help="what makes the superpixels")
-    segments: int = parameter(200, ge=1, unit="superpixels an image", help="about how many are made")
-    compactness: float = parameter(10.0, gt=0, help="higher makes squarer superpixels, blinder to colour")
-    sigma: float = parameter(1.0, ge=0, unit="pixels of the original image", help="smoothing before")
 
     @model_validator(mode="after")
     def _reachable(self) -> Superpixel:
@@ -57,7 +53,15 @@ def sweep(scores: Scores, image: Tensor, params: Superpixel, thresholds: Sequenc
     return torch.stack([_belief(scores, regions, means, params.mode, level).mask() for level in thresholds])
 
 
-@brick(Superpixel, takes=UNIT, gives=UNIT, device="cpu", swept="threshold", sweep=sweep)
+@brick(
+    Superpixel,
+    takes=UNIT,
+    gives=UNIT,
+    device="cpu",
+    swept="threshold",
+    sweep=sweep,
+    needs_for={"engine": NEEDS},
+)
 def superpixel(scores: Scores, image: Tensor, params: Superpixel) -> Belief:
     """Background outside the superpixels of each class of one image.
 
@@ -71,6 +75,7 @@ def superpixel(scores: Scores, image: Tensor, params: Superpixel) -> Belief:
 
     Raises:
         ValueError: scores and image differ in size.
+        EnvironmentFault: the engine's package is not installed.
     """
     return _belief(scores, *_means(scores, image, params), params.mode, params.threshold)
 
@@ -82,7 +87,7 @@ def _means(
     size, wanted = tuple(scores.values.shape[1:]), tuple(image.shape[:2])
     if size != wanted:
         raise ValueError(f"superpixel: scores are {size}, the image {wanted}; resize the scores first")
-    regions = slic(image.cpu().numpy(), params.segments, params.compactness, params.sigma)
+    regions = segments(image.cpu().numpy(), params)
     flat, values = regions.ravel(), scores.values.cpu().double().numpy()
     sums = np.stack([np.bincount(flat, weights=row.ravel()) for row in values])
     return regions, sums / np.bincount(flat)

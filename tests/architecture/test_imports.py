@@ -32,8 +32,8 @@ BREACHES = [
 ]
 GROUND = [
     "errors", "records", "draws", "registry", "recipe", "schema", "images", "masks", "storage", "console",
-    "weights", "line", "superpixels.slic", "training.schedule", "training.order", "training.checkpoint",
-    "training.device",
+    "weights", "line", "superpixels.engine", "superpixels.quality", "superpixels.slic", "training.schedule",
+    "training.order", "training.checkpoint", "training.device",
 ]  # fmt: skip
 
 

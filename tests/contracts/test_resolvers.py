@@ -8,13 +8,10 @@ import torch
 from pydantic import ValidationError
 
 from pseudolabel import registry
-from pseudolabel.contracts.inputs import image as make_image
 from pseudolabel.contracts.inputs import odd_inputs
 from pseudolabel.contracts.resolvers import *  # noqa: F403
 from pseudolabel.records import Scores
 from pseudolabel.resolvers import superpixel as superpixel_module
-from pseudolabel.superpixels.slic import slic
-from tests.twins import superpixels as twins
 
 
 def run(name: str, rows: list[list[float]], **params: object) -> list[int]:
@@ -52,7 +49,7 @@ def test_power_of_a_score_that_rounding_put_above_one_is_a_number() -> None:
 def two_superpixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """The superpixels of the page: pixels 0 and 1, pixels 2 and 3."""
     regions = np.array([[0, 0, 1, 1]], np.int32)
-    monkeypatch.setattr(superpixel_module, "slic", lambda *_: regions)
+    monkeypatch.setattr(superpixel_module, "segments", lambda *_: regions)
 
 
 @pytest.mark.usefixtures("two_superpixels")
@@ -78,33 +75,6 @@ def test_superpixel_refuses_a_threshold_that_nothing_reaches() -> None:
     with pytest.raises(ValidationError, match=r"threshold 10\.0 is above every mean; take at most 1"):
         params(threshold=10.0)
     assert params(threshold=1.5, mode="relative").as_dict()["threshold"] == 1.5
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 500), (40, 61)])
-@pytest.mark.parametrize("segments", [1, 30, 200])
-def test_slic_is_the_library_and_each_superpixel_hangs_together(
-    shape: tuple[int, int], segments: int
-) -> None:
-    image = make_image(*shape).numpy()
-    labels = slic(image, segments)
-    assert labels.dtype == np.int32
-    assert labels.shape == shape
-    count = labels.max() + 1
-    assert np.unique(labels).tolist() == list(range(count))
-    assert twins.pieces(labels) == count
-    expected = twins.slic(image, segments, 10, 1)
-    pairs = np.unique(np.stack([labels.ravel(), expected.ravel()]), axis=1).shape[1]
-    assert pairs == count == len(np.unique(expected))
-
-
-def test_slic_follows_colours() -> None:
-    image = make_image(45, 63).numpy()
-    patches = (np.arange(45) // 9)[:, None] * 7 + np.arange(63) // 9
-    labels = slic(image, 60)
-    pure = sum(np.bincount(patches[labels == label]).max() for label in range(labels.max() + 1))
-    grid = (np.arange(45) // 7)[:, None] * 9 + np.arange(63) // 7
-    pure_grid = sum(np.bincount(patches[grid == label]).max() for label in np.unique(grid))
-    assert pure / patches.size > 0.9 > pure_grid / patches.size
 
 
 @pytest.mark.parametrize("case", odd_inputs())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.twins.superpixels import slic
+from tests.twins.superpixels import ENGINES
 
 
 def constant(ids, values, image, threshold):
@@ -34,7 +34,7 @@ def double_threshold(ids, values, image, high, low):
 
 
 def superpixel(ids, values, image, threshold, mode, engine, segments, compactness, sigma):
-    regions = {"slic": slic}[engine](image, segments, compactness, sigma)
+    regions = ENGINES[engine](image, segments, compactness, sigma)
     kept = np.zeros_like(values)
     for k in range(len(ids)):
         means = {r: values[k][regions == r].mean() for r in np.unique(regions)}

@@ -1,0 +1,97 @@
+"""Superpixels kept on disk: found again, never mistaken, never trusted when damaged."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pseudolabel.contracts.inputs import image as make_image
+from pseudolabel.errors import EnvironmentFault
+from pseudolabel.superpixels import cache, slic
+from pseudolabel.superpixels.engine import Superpixels, kept_in, segments
+
+PICTURE = make_image(30, 40).numpy()
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one whenever the engine runs."""
+    count: list[int] = []
+    real = slic.slic
+
+    def counted(*args: object) -> object:
+        count.append(1)
+        return real(*args)
+
+    monkeypatch.setattr(slic, "slic", counted)
+    return count
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_made_once_and_read_after(tmp_path: Path, made: list[int]) -> None:
+    bare = segments(PICTURE, Superpixels())
+    with kept_in(tmp_path / "kept"):
+        first, second = segments(PICTURE, Superpixels()), segments(PICTURE, Superpixels())
+    assert len(made) == 2  # without the folder, and once with it
+    assert np.array_equal(bare, first)
+    assert np.array_equal(bare, second)
+    assert second.dtype == np.int32
+    assert second.flags.writeable
+    assert len(files(tmp_path)) == 1
+    segments(PICTURE, Superpixels())
+    assert len(made) == 3, "outside the block nothing is read"
+
+
+def test_whatever_decides_the_labels_has_its_own_file(tmp_path: Path, monkeypatch) -> None:
+    other, turned = PICTURE.copy(), PICTURE.reshape(40, 30, 3)
+    other[3, 3, 1] ^= 1
+    with kept_in(tmp_path):
+        for picture in (PICTURE, other, turned):
+            segments(picture, Superpixels())
+        for settings in ({"segments": 50}, {"compactness": 9.0}, {"sigma": 0.5}, {"engine": "felzenszwalb"}):
+            segments(PICTURE, Superpixels(**settings))
+        assert len(files(tmp_path)) == 7
+        monkeypatch.setattr(cache, "_version", lambda package: "another")
+        segments(PICTURE, Superpixels())
+    assert len(files(tmp_path)) == 8
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "other labels", "no line", "swapped"])
+def test_a_damaged_file_is_made_again(tmp_path: Path, made: list[int], damage: str) -> None:
+    with kept_in(tmp_path):
+        whole = segments(PICTURE, Superpixels())
+        (path,) = files(tmp_path)
+        data = path.read_bytes()
+        head, _, body = data.partition(b"\n")
+        path.write_bytes(
+            {
+                "cut": data[:-20],
+                "empty": b"",
+                "flipped": data[:-9] + bytes([data[-9] ^ 4]) + data[-8:],
+                "other labels": head + b"\n" + cache._encoded(whole * 0, "x").partition(b"\n")[2],
+                "no line": body,
+                "swapped": json.dumps({**json.loads(head), "key": "0" * 64}).encode() + b"\n" + body,
+            }[damage]
+        )
+        assert np.array_equal(segments(PICTURE, Superpixels()), whole)
+    assert len(made) == 2
+    assert path.read_bytes() == data, "and put in order"
+
+
+def test_a_thread_does_not_inherit_the_folder(tmp_path: Path) -> None:
+    with kept_in(tmp_path), ThreadPoolExecutor(1) as threads:
+        threads.submit(segments, PICTURE, Superpixels()).result()
+    assert files(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("a file")
+    with kept_in(tmp_path / "kept"), pytest.raises(EnvironmentFault, match="kept"):
+        segments(PICTURE, Superpixels())
