@@ -29,10 +29,11 @@ from pseudolabel.metrics.confusion import Counts, confusion, defined
 SIGMAS = (0.05, 0.1, 0.15, 0.2, 0.3)
 KEEPS = (0.95, 0.9, 0.75, 0.5)
 SIGMA, KEEP = 0.15, 0.9  # the levels that a classifier was tuned to
+EQUAL = 7  # crops of 128 pixels have about as many pixels as one photograph of 384 x 288
 MASKS = 4  # of crops + mask; each with its share of the crops
 SCALE, RATIO = (0.05, 0.30), (0.85, 1.25)  # of crops, the authors' main run
 SHOWN = ("CAM", "saliency", "SmoothGrad 0.15", "SmoothGrad 0.15, tuned", "BinaryMask 0.9")
-SHOWN += ("BinaryMask 0.9, tuned", "crops", "crops, abs", "crops + mask", "crops of CAM")
+SHOWN += ("BinaryMask 0.9, tuned", "crops", "crops, equal pixels", "crops + mask", "crops of CAM")
 DIFFERENCES = (
     ("SmoothGrad 0.15", "saliency"),
     ("BinaryMask 0.9", "saliency"),
@@ -43,6 +44,9 @@ DIFFERENCES = (
     ("saliency, mask classifier", "saliency"),
     ("crops", "SmoothGrad 0.15, tuned"),
     ("crops", "BinaryMask 0.9, tuned"),
+    ("crops, equal pixels", "saliency"),
+    ("crops, equal pixels", "SmoothGrad 0.15, tuned"),
+    ("crops, equal pixels", "CAM"),
     ("crops, abs", "crops"),
     ("crops + mask", "crops"),
     ("crops", "CAM"),
@@ -89,6 +93,8 @@ def rows(passes: int, size: int) -> list[Row]:
         found.append(Row(f"CAM, {name} classifier", name, "cam", (), 1))
         found.append(Row(f"saliency, {name} classifier", name, "saliency", (), 1))
     found.append(Row("crops", "original", "saliency", (many,), passes, True))
+    more = ("random_crop", {**crop, "count": EQUAL * passes})
+    found.append(Row("crops, equal pixels", "original", "saliency", (more,), EQUAL * passes))
     found.append(Row("crops, abs", "original", "saliency", (absolute,), passes, True))
     masked = (few, ("binary_mask", {"count": MASKS, "keep": KEEP}))
     found.append(Row("crops + mask", "original", "saliency", masked, passes, True))
@@ -273,7 +279,7 @@ def page(result: Mapping[str, Any]) -> str:
         f"a hash of their ids; list sha256 {result['list_sha256'][:12]}), {result['backbone']}; "
         f"{result['passes']} passes a class and picture for every row but the single ones (crops of CAM: "
         f"as many forwards), crops resized to {result['crop_size']} pixels, so that a pass of theirs costs "
-        f"less. Means over {', '.join(result['averaged_over'])}. The threshold is each row's best one on "
+        f"less; 'crops, equal pixels' takes {EQUAL} times as many, in chunks of 100. Means over {', '.join(result['averaged_over'])}. The threshold is each row's best one on "
         "these pictures, which has seen their ground truth. DR and NDR: the original classifier's CAM for "
         f"all rows. 'tuned': trained with the noise of that row (sigma {SIGMA}, keep {KEEP}); other levels "
         f"were not tuned. crops + mask: {MASKS} masks with {result['passes'] // MASKS} crops each. "

@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from _contribution_window import MAPS, THRESHOLDS, Digits, Kind, claims, figure, page, row_of
+from _contribution_window import MAPS, THRESHOLDS, Digits, Kind, claims, page, row_of
+from _contribution_window_figure import figure
 from _experiment import (
     Values,
     command,

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from _crop_sensitivity import CELLS, COUNTS, EXAMPLE, SHOWN, Cell, figure, page, results, sums
+from _crop_sensitivity import CELLS, COUNTS, EXAMPLE, SHOWN, Cell, page, results, sums
+from _crop_sensitivity_figure import figure
 from _experiment import command, machine, say, write
 from _voc_maps import (
     AVERAGED,

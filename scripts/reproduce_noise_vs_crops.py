@@ -62,7 +62,7 @@ def main() -> None:
         "passes": options.passes,
         "crop_size": options.size,
         "seeds": options.seeds,
-        "picked": "threshold of the largest mIoU on these pictures, whose ground truth it sees; per row, seed",
+        "picked": "threshold of the largest mIoU on these pictures, whose truth it sees; per row, seed",
         "seconds": round(time.monotonic() - began, 1),
         **results(wanted, measured, chosen),
     }
