@@ -185,6 +185,9 @@ class Output(Section):
 
     maps: bool = parameter(False, help="raw maps, for `pl sweep` and `pl refine`")
     overlays: bool = parameter(False, help="masks laid over the pictures")
+    superpixels: str | None = parameter(
+        None, help="folder that superpixels are kept in, for runs to come; null makes them anew"
+    )
 
 
 class GenerateRecipe(Section):

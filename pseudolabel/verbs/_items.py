@@ -21,13 +21,15 @@ from pseudolabel.maps._bound import on_image
 from pseudolabel.recipe import FinisherStep, RefinerStep, ResolverStep
 from pseudolabel.records import Scores
 from pseudolabel.schema import Fuse, GenerateRecipe
+from pseudolabel.superpixels.engine import kept_in
 
 
 @dataclass(frozen=True)
 class Walk:
     """What is done to every picture's maps (refiners by line), and what is wanted beside the mask.
 
-    `maps` and `overlays` are files; `scores` hands the maps back before and after the refiners.
+    `maps` and `overlays` are files; `scores` hands the maps back before and after the refiners. `superpixels`
+    is the folder that keeps them, or None.
     """
 
     refiners: Sequence[Sequence[RefinerStep]]
@@ -37,13 +39,22 @@ class Walk:
     maps: bool
     overlays: bool
     scores: bool = False
+    superpixels: Path | None = None
 
     @staticmethod
     def of(recipe: GenerateRecipe) -> Walk:
         """What a recipe does after the maps."""
         refiners = tuple(one.refiners for one in recipe.maps)
         output = recipe.output
-        return Walk(refiners, recipe.fuse, recipe.resolver, recipe.finish, output.maps, output.overlays)
+        return Walk(
+            refiners,
+            recipe.fuse,
+            recipe.resolver,
+            recipe.finish,
+            output.maps,
+            output.overlays,
+            superpixels=None if output.superpixels is None else Path(output.superpixels),
+        )
 
     def needs_processes(self) -> bool:
         """Whether a brick says that it runs on the CPU and may hold the interpreter's lock."""
@@ -101,7 +112,7 @@ def make(job: Job, walk: Walk) -> Made:
     if threads != 1:
         torch.set_num_threads(1)  # sums over pixels must not depend on who does them
     try:
-        with torch.no_grad():
+        with torch.no_grad(), kept_in(walk.superpixels):
             return _make(job, walk)
     finally:
         if threads != 1:

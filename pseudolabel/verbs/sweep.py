@@ -27,6 +27,7 @@ from pseudolabel.metrics.confusion import read as read_as
 from pseudolabel.metrics.regions import part_matrices, region_matrices
 from pseudolabel.records import IGNORE, ImageRecord, Scores
 from pseudolabel.schema import GenerateRecipe
+from pseudolabel.superpixels.engine import kept_in
 from pseudolabel.verbs._items import read_maps
 from pseudolabel.verbs._pool import pool
 from pseudolabel.verbs._truth import (
@@ -280,8 +281,10 @@ def _masks(
                 f"{work.maps_of(record)}: maps are {size(one.values.shape[1:])}, the truth {size(shape)}"
             )
     picture = images.read_image(record.image)
-    refined = line.combine(maps, picture, [one.refiners for one in recipe.maps], recipe.fuse)
-    return line.sweep(refined, picture, recipe.resolver, work.values, recipe.finish)
+    folder = recipe.output.superpixels
+    with kept_in(None if folder is None else Path(folder)):
+        refined = line.combine(maps, picture, [one.refiners for one in recipe.maps], recipe.fuse)
+        return line.sweep(refined, picture, recipe.resolver, work.values, recipe.finish)
 
 
 def _half(record_id: str) -> int:

@@ -214,3 +214,14 @@ def test_refusals_name_place_and_remedy(run, made, tmp_path):
         sweep(run, quiet=True)
     with pytest.raises(UsageFault, match=r"no recipe\.yaml"):
         sweep(Path(tmp_path), quiet=True)
+
+
+def test_superpixels_are_kept_where_the_recipe_says(made, run, tmp_path):
+    kept = tmp_path / "kept"
+    write_recipe(made, recipe_of(made, "superpixel"))
+    bare = sweep(run, thresholds=(0.1, 0.5), workers=0, quiet=True)
+    override = [f"output.superpixels={kept}"]
+    for workers in (2, 0):  # the first makes them in processes, the second reads them
+        found = sweep(run, thresholds=(0.1, 0.5), overrides=override, workers=workers, quiet=True)
+        assert found["rows"] == bare["rows"]
+        assert len(list(kept.rglob("*.superpixels"))) == len(IDS)
