@@ -19,24 +19,25 @@ def figure(rows: Sequence[dict[str, Any]], measured: dict[Kind, list[dict[str, A
     plain = [row for row in rows if not row["bias"]]
     picture = Figure(figsize=(11, 8.6), dpi=150, layout="constrained")
     FigureCanvasAgg(picture)
-    top, bottom = picture.subfigures(2, 1, height_ratios=[1.15, 1])
+    parts: Any = picture.subfigures(2, 1, height_ratios=[1.15, 1])
+    top, bottom = parts
     kinds = [kind for kind in measured if not kind.bias]
     shown = _examples([measured[kind][0] for kind in kinds if kind.kernel > 1], test)
     cells = top.subplots(len(shown), 1 + 2 * len(kinds), squeeze=False)
-    for line, index in enumerate(shown):
+    for at, index in enumerate(shown):
         panels = [("digit", test.images[index, 0].numpy(), "gray")]
         for name, words in (("cam", "CAM"), ("saliency", "saliency")):
             panels += [
                 (f"{words}, R = {kind.window}", measured[kind][0][f"{name}_example"][index], "magma")
                 for kind in kinds
             ]
-        for cell, (title, values, colour) in zip(cells[line], panels, strict=True):
+        for cell, (title, values, colour) in zip(cells[at], panels, strict=True):
             cell.imshow(np.asarray(values, dtype=np.float32), cmap=colour, vmin=0, vmax=1)
             if colour == "magma":
                 cell.contour(test.images[index, 0].numpy(), [0.5], colors="#5dade2", linewidths=0.7)
             cell.set_xticks([])
             cell.set_yticks([])
-            if line == 0:
+            if at == 0:
                 cell.set_title(title, fontsize=8)
     top.suptitle(
         "What CAM and saliency of the same network see of a digit (its outline in blue)", fontsize=11

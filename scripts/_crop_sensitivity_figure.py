@@ -18,7 +18,8 @@ def figure(result: Mapping[str, Any], example: Mapping[str, Any], picture: Pictu
 
     whole = Figure(figsize=(12, 7.4), dpi=150, layout="constrained")
     FigureCanvasAgg(whole)
-    top, bottom = whole.subfigures(2, 1, height_ratios=[1, 1.35])
+    parts: Any = whole.subfigures(2, 1, height_ratios=[1, 1.35])
+    top, bottom = parts
     titles = ("100 crops, one chunk", "150 crops, one chunk", "150 crops, 100 + 50", "200 crops, no chunk")
     cells = top.subplots(1, 1 + len(SHOWN))
     cells[0].imshow(picture.pixels)

@@ -32,7 +32,7 @@ SIGMA, KEEP = 0.15, 0.9  # the levels that a classifier was tuned to
 EQUAL = 7  # crops of 128 pixels have about as many pixels as one photograph of 384 x 288
 MASKS = 4  # of crops + mask; each with its share of the crops
 SCALE, RATIO = (0.05, 0.30), (0.85, 1.25)  # of crops, the authors' main run
-SHOWN = ("CAM", "saliency", "SmoothGrad 0.15", "SmoothGrad 0.15, tuned", "BinaryMask 0.9")
+SHOWN: tuple[str, ...] = ("CAM", "saliency", "SmoothGrad 0.15", "SmoothGrad 0.15, tuned", "BinaryMask 0.9")
 SHOWN += ("BinaryMask 0.9, tuned", "crops", "crops, equal pixels", "crops + mask", "crops of CAM")
 DIFFERENCES = (
     ("SmoothGrad 0.15", "saliency"),
@@ -279,8 +279,9 @@ def page(result: Mapping[str, Any]) -> str:
         f"a hash of their ids; list sha256 {result['list_sha256'][:12]}), {result['backbone']}; "
         f"{result['passes']} passes a class and picture for every row but the single ones (crops of CAM: "
         f"as many forwards), crops resized to {result['crop_size']} pixels, so that a pass of theirs costs "
-        f"less; 'crops, equal pixels' takes {EQUAL} times as many, in chunks of 100. Means over {', '.join(result['averaged_over'])}. The threshold is each row's best one on "
-        "these pictures, which has seen their ground truth. DR and NDR: the original classifier's CAM for "
+        f"less; 'crops, equal pixels' takes {EQUAL} times as many, in chunks of 100. Means over "
+        f"{', '.join(result['averaged_over'])}. The threshold is each row's best one on these pictures, "
+        "which has seen their ground truth. DR and NDR: the original classifier's CAM for "
         f"all rows. 'tuned': trained with the noise of that row (sigma {SIGMA}, keep {KEEP}); other levels "
         f"were not tuned. crops + mask: {MASKS} masks with {result['passes'] // MASKS} crops each. "
         "Intervals: 1000 draws of pictures; they show the spread over pictures, not over trainings. The "
@@ -302,7 +303,8 @@ def figure(
     shown = [name for name in SHOWN if name in named]
     whole = Figure(figsize=(12, 8.6), dpi=150, layout="constrained")
     FigureCanvasAgg(whole)
-    top, bottom = whole.subfigures(2, 1, height_ratios=[1, 1.1])
+    parts: Any = whole.subfigures(2, 1, height_ratios=[1, 1.1])
+    top, bottom = parts
     columns = -(-(len(shown) + 1) // 2)
     cells = top.subplots(2, columns, squeeze=False).ravel()
     cells[0].imshow(picture.pixels)

@@ -94,7 +94,7 @@ class Photographs:
 def photographs(subject: Subject, root: Path, split: str, count: int, averaged: Sequence[str]) -> Photographs:
     """Draw so many pictures of a split by a hash of their ids, so that the list's order does not matter."""
     brick = registry.get("readers", "voc")
-    dataset = brick.run(brick.params(root=str(root), split=split))
+    dataset = brick.run(brick.params.model_validate({"root": str(root), "split": split}))
     able = [record for record in dataset.records if record.labels and record.mask is not None]
     chosen = sorted(able, key=lambda record: draws.seed_of("subset", record.id))[:count]
     cam = bound("cam")
@@ -184,10 +184,10 @@ def counts(scores: Scores, picture: Picture) -> NDArray[np.int32]:
 def matrices(compact: NDArray[np.int32], ids: Sequence[int], names: int) -> Counts:
     """(..., 2, K, K) as kept -> (..., 3, C+1, C+2) int64: whole, DR, NDR with an empty background row."""
     whole: Counts = np.zeros((*compact.shape[:-3], 3, names, names + 1), np.int64)
-    grid = np.ix_(list(ids), list(ids))
     for region in (0, 1):
         place = whole[..., 1 + region, :, :]
-        place[(..., *grid)] = compact[..., region, :, :]
+        for row, truth in enumerate(ids):
+            place[..., truth, list(ids)] = compact[..., region, row, :]
     whole[..., 0, :, :] = whole[..., 1, :, :] + whole[..., 2, :, :]
     whole[..., 1:, 0, :] = 0
     return whole

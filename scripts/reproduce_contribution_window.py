@@ -176,12 +176,13 @@ def trained(kind: Kind, seed: int, train: Digits, options: argparse.Namespace) -
     """A network after `epochs` of Adam; goes on from the last epoch that is kept."""
     path = options.work / f"{_stem(kind, seed)}.pt"
     torch.manual_seed(draws.seed_of("network", seed, kind.kernel, int(kind.bias)))
-    network = Network(kind.kernel, kind.bias).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = Network(kind.kernel, kind.bias)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
     done = 0
     if path.is_file():
         kept = torch.load(path, weights_only=True)
-        if kept["train"] != len(train.digits) or kept["epoch"] > options.epochs:
+        if kept["train"] != [len(train.digits), BATCH] or kept["epoch"] > options.epochs:
             raise SystemExit(f"{path}: trained otherwise; take another --work")
         network.load_state_dict(kept["network"])
         optimiser.load_state_dict(kept["optimiser"])
@@ -190,7 +191,7 @@ def trained(kind: Kind, seed: int, train: Digits, options: argparse.Namespace) -
         start = time.monotonic()
         order = torch.randperm(len(train.digits), generator=draws.generator("order", seed, epoch))
         losses = []
-        for chosen in order.split(BATCH):
+        for chosen in torch.split(order, BATCH):
             optimiser.zero_grad()
             inputs = train.images[chosen].contiguous(memory_format=torch.channels_last)
             loss = nn.functional.cross_entropy(network(inputs), train.digits[chosen])
@@ -201,14 +202,15 @@ def trained(kind: Kind, seed: int, train: Digits, options: argparse.Namespace) -
             "network": network.state_dict(),
             "optimiser": optimiser.state_dict(),
             "epoch": epoch + 1,
-            "train": len(train.digits),
+            "train": [len(train.digits), BATCH],
         }
         buffer = io.BytesIO()
         torch.save(kept, buffer)
         storage.write_bytes(path, buffer.getvalue())
         seconds = time.monotonic() - start
         say(f"F {kind}, seed {seed}, epoch {epoch + 1}: loss {np.mean(losses):.3f}, {seconds:.1f} s")
-    return network.eval()
+    network.eval()
+    return network
 
 
 def measure(
@@ -274,7 +276,7 @@ def explain(network: nn.Module, test: Digits) -> tuple[dict[str, Tensor], Tensor
         evidence = method.explain(model, test.images, targets, keys)
         maps[name] = method.finish(evidence.values)
     with torch.no_grad():
-        logits = torch.cat([network(part) for part in test.images.split(100)])
+        logits = torch.cat([network(part) for part in torch.split(test.images, 100)])
     return maps, logits
 
 
@@ -283,7 +285,9 @@ def normalised(maps: Tensor, method: str) -> Tensor:
     brick = registry.get("refiners", "normalise")
     ids = tuple(range(1, len(maps) + 1))
     picture = torch.zeros(*maps.shape[1:], 3, dtype=torch.uint8)
-    found: Tensor = brick.run(Scores(ids, maps), picture, brick.params(method=method)).values
+    found: Tensor = brick.run(
+        Scores(ids, maps), picture, brick.params.model_validate({"method": method})
+    ).values
     return found
 
 
@@ -299,14 +303,14 @@ def exact(network: nn.Module, kind: Kind, test: Digits) -> dict[str, float | int
 
     model = Explained(copy.deepcopy(network).double(), batch=4)
     brick = registry.get("methods", "saliency")
-    method = build((brick, brick.params(channels="signed_sum")))
+    method = build((brick, brick.params.model_validate({"channels": "signed_sum"})))
     targets = Targets.of((int(digit) + 1,) for digit in test.digits)
     images = test.images.double()
     keys = [(0, index) for index in range(len(images))]
     with direct_convolution():
         gradient = method.finish(method.explain(model, images, targets, keys).values)
         with torch.no_grad():
-            active = torch.cat([(model.features(part) > 0).any(dim=1) for part in images.split(4)])
+            active = torch.cat([(model.features(part) > 0).any(dim=1) for part in torch.split(images, 4)])
     radius = (kind.window - 1) // 2
     outside = ~_grown(active, radius)
     found: dict[str, float | int] = {
@@ -356,11 +360,12 @@ def _curve(
 ) -> Counts:
     """(thresholds, 3, names, names + 1): whole, DR and NDR over the pictures that are kept."""
     width = truth.shape[2]
-    tall = [array[kept].reshape(-1, width) for array in (truth, reference)]  # one tall picture, one count
+    # one tall picture, one count
+    tall, region = truth[kept].reshape(-1, width), reference[kept].reshape(-1, width)
     found = []
     for threshold in THRESHOLDS:
         masks = _masks(unit[kept], classes[kept], threshold).reshape(1, -1, width)
-        found.append(np.stack(region_matrices(tall[0], masks, tall[1].astype(np.bool_), NAMES))[:, 0])
+        found.append(np.stack(region_matrices(tall, masks, region, NAMES))[:, 0])
     return np.stack(found)
 
 

@@ -37,8 +37,8 @@ from _voc_maps import (
     unit,
 )
 
-from pseudolabel import registry, storage
-from pseudolabel.maps.aggregate.random_crop import several
+from pseudolabel import storage
+from pseudolabel.maps.aggregate.random_crop import RandomCrop, several
 from pseudolabel.records import Targets
 
 NAME = "crop_sensitivity"
@@ -105,9 +105,8 @@ def measured(
         with np.load(path, allow_pickle=False) as kept:
             if str(kept["asked"]) == asked:
                 return {key: kept[key] for key in kept.files}
-    brick = registry.get("aggregators", "random_crop")
-    shared = {"scale": (low, high), "ratio": (1.0, 1.0), "size": options.size}
-    explain = several(bound("saliency"), [brick.params(**shared, **keys) for keys in sums().values()])
+    shared: dict[str, Any] = {"scale": (low, high), "ratio": (1.0, 1.0), "size": options.size}
+    explain = several(bound("saliency"), [RandomCrop(**shared, **keys) for keys in sums().values()])
     found: dict[str, Any] = {"asked": asked}
     seconds, uncovered = [], []
     began = time.monotonic()

@@ -1,7 +1,8 @@
 """The exact-zero theorem: a gradient reaches (R - 1) / 2 pixels from an activated cell, and no further.
 
 R = 1 + layers * (F - 1) for convolutions of F x F with stride 1. Activated: some feature channel that the
-class looks at is above 0 there. Float64 and direct convolution: Winograd and FFT leave dust where the value is 0.
+class looks at is above 0 there. Float64 and direct convolution: Winograd and FFT
+leave dust where the value is 0.
 """
 
 from __future__ import annotations

@@ -1,0 +1,168 @@
+"""The experiment scripts on a few tiny pictures and untrained networks: they run, resume and write."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pseudolabel.classifier.checkpoint import save_classifier
+from pseudolabel.classifier.network import Classifier
+from pseudolabel.records import LabelSpace
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+NAMES = ("background", "cat", "dog")
+
+
+def run(script: str, folder: Path, *words: object) -> tuple[dict[str, Any], str]:
+    """The result that a script writes, and its progress."""
+    line = [sys.executable, str(SCRIPTS / script), *map(str, words), "--out", str(folder / "results")]
+    done = subprocess.run(
+        [*line, "--work", str(folder / "work")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (found,) = (folder / "results").glob("*.json")
+    page = found.with_suffix(".md").read_text()
+    assert page.startswith("# ")
+    assert "nan" not in page
+    with Image.open(found.with_suffix(".png")) as picture:
+        assert min(picture.size) > 800
+    result: dict[str, Any] = json.loads(found.read_text())
+    assert all(claim.endswith(".") for claim in result["claims"])
+    return result, done.stderr
+
+
+@pytest.fixture(scope="module", name="voc")
+def _voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures in VOC layout, a bright block of each class, and a classifier that was never trained."""
+    root = tmp_path_factory.mktemp("voc")
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / name).mkdir(parents=True)
+    rows = ["id,labels"]
+    for index in range(4):
+        source = np.random.default_rng(index)
+        pixels = source.integers(0, 90, (40, 56, 3), dtype=np.uint8)
+        truth = np.zeros((40, 56), np.uint8)
+        labels = [1, 2] if index == 3 else [1 + index % 2]
+        for label in labels:
+            place = np.s_[8 + 4 * index : 26 + 4 * index, 30 * (label - 1) + 4 : 30 * (label - 1) + 20]
+            pixels[place] += np.array([150, 20, 90] if label == 1 else [20, 150, 60], np.uint8)
+            truth[place] = label
+        truth[0] = 255
+        Image.fromarray(pixels).save(root / "JPEGImages" / f"p{index}.jpg")
+        mask = Image.fromarray(truth)
+        mask.putpalette([value for shade in range(256) for value in (shade, shade, shade)])
+        mask.save(root / "SegmentationClass" / f"p{index}.png")
+        rows.append(f"p{index},{';'.join(NAMES[label] for label in labels)}")
+    (root / "labels.csv").write_text("\n".join([*rows, ""]))
+    (root / "classes.txt").write_text("\n".join([*NAMES, ""]))
+    (root / "ImageSets/Segmentation/train.txt").write_text("p0\np1\np2\np3\n")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = Classifier("test_resnet", 2, output_stride=8)
+    torch.nn.init.normal_(network.head.weight, 0.1, 1.0, generator=torch.Generator().manual_seed(2))
+    (root / "run").mkdir()
+    save_classifier(
+        root / "run" / "classifier.safetensors",
+        network,
+        LabelSpace(NAMES),
+        (0.5,) * 3,
+        (0.25,) * 3,
+        {},
+        "none",
+    )
+    return root
+
+
+@pytest.mark.slow
+def test_contribution_window(tmp_path: Path) -> None:
+    source = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 32), ("test", 12)):
+        images = np.zeros((count, 28, 28), np.uint8)
+        digits = source.integers(0, 10, count).astype(np.uint8)
+        for image, digit in zip(images, digits, strict=True):
+            image[6 + digit : 12 + digit, 8:18] = source.integers(100, 256, (6, 10))
+        arrays |= {f"x_{part}": images, f"y_{part}": digits}
+    np.savez(tmp_path / "digits.npz", **arrays)
+    words = ("--mnist", tmp_path / "digits.npz", "--kernels", 1, 3, "--biased", "--seeds", 0, "--epochs", 1)
+    result, _ = run("reproduce_contribution_window.py", tmp_path, *words, "--checked", 2)
+    rows = {(row["kernel"], row["bias"]): row for row in result["rows"]}
+    assert set(rows) == {(1, False), (3, False)}
+    three = rows[3, False]
+    assert three["window"] == 11
+    assert three["exact_sparse"]["pixels_checked"] > 0
+    assert three["exact_sparse"]["largest_gradient_outside"] == 0.0
+    assert three["exact_sparse"]["control_nonzero"] > 0
+    assert rows[1, False]["exact"]["gradient_beyond_active_pixels"] == 0
+    again, said = run("reproduce_contribution_window.py", tmp_path, *words, "--checked", 2)
+    assert "epoch" not in said.split("\n", 1)[1], "trained once more"
+    assert again["rows"] == result["rows"]
+
+
+@pytest.mark.slow
+def test_crop_sensitivity(tmp_path: Path, voc: Path) -> None:
+    words = (voc / "run", "--root", voc, "--size", 12, "--cells", 3, "--seeds", 0, 1)
+    more = ("--average-over", "background cat dog", "--images", 3)
+    result, _ = run("reproduce_crop_sensitivity.py", tmp_path, *words, *more)
+    assert [row["scale"] for row in result["grid"]] == [[0.05, 0.3]]
+    for row in result["grid"]:
+        for at in ("fixed", "best"):
+            steps = {name: entry["value"] for name, entry in row["steps"][at].items()}
+            assert steps["jump"] == pytest.approx(steps["chunk"] + steps["count"], abs=1e-12)
+        sums = row["sums"]
+        assert sums["200-sigmoid-chunk100"]["best"]["miou"] >= sums["200-sigmoid-chunk100"]["fixed"]["miou"]
+        assert sums["150-sigmoid-chunk100"] != sums["150-sigmoid-chunk200"]
+    assert set(result["seeds"]["rows"]) == {"0", "1"}
+    again, said = run("reproduce_crop_sensitivity.py", tmp_path, *words, *more)
+    assert "min left" not in said
+    assert again["grid"] == result["grid"]
+
+
+@pytest.mark.slow
+def test_noise_vs_crops(tmp_path: Path, voc: Path) -> None:
+    words = ("--classifier", voc / "run", "--gaussian", voc / "run", "--mask", voc / "run", "--root", voc)
+    more = ("--images", 3, "--passes", 4, "--size", 12, "--average-over", "background cat dog")
+    result, _ = run("reproduce_noise_vs_crops.py", tmp_path, *words, *more)
+    rows = {row["name"]: row for row in result["rows"]}
+    assert {row["passes"] for row in rows.values()} == {1, 4, 28}
+    assert rows["SmoothGrad 0.15"]["miou"] == rows["SmoothGrad 0.15, tuned"]["miou"], (
+        "one and the same classifier"
+    )
+    assert rows["CAM"]["stability"] is None
+    assert -1 <= rows["crops"]["stability"]["rank_correlation"] <= 1
+    assert rows["BinaryMask 0.95"]["ndr_recall"] != rows["BinaryMask 0.5"]["ndr_recall"]
+
+
+def test_counts_are_those_of_every_mask(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pseudolabel import registry
+    from pseudolabel.metrics.regions import region_matrices
+
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import _voc_maps
+
+    subject = _voc_maps.Subject(voc / "run", 4)
+    chosen = _voc_maps.photographs(subject, voc, "train", 4, NAMES)
+    brick = registry.get("resolvers", "constant")
+    shares = [float(picture.region[picture.truth > 0].mean()) for picture in chosen.pictures]
+    assert 0 < sum(shares) < len(shares), "the pictures must show both regions"
+    for picture in chosen.pictures:
+        for name in ("cam", "saliency"):
+            scores = _voc_maps.unit(subject.maps(_voc_maps.bound(name), picture, 0), picture, name)
+            shown = torch.from_numpy(picture.pixels.copy())
+            masks = brick.traits["sweep"](scores, shown, brick.params(), list(_voc_maps.LEVELS)).numpy()
+            wanted = np.stack(region_matrices(picture.truth, masks, picture.region, len(NAMES)), axis=1)
+            found = _voc_maps.matrices(_voc_maps.counts(scores, picture), picture.ids, len(NAMES))
+            np.testing.assert_array_equal(found, wanted)
