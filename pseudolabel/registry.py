@@ -14,13 +14,16 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as _Field
 
-from pseudolabel.errors import UsageFault
+from pseudolabel.errors import EnvironmentFault, UsageFault
 from pseudolabel.records import nearest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
 
 RAW = "RAW"
 UNIT = "UNIT"
@@ -126,23 +129,37 @@ def get(room: str, name: str) -> Brick:
 
     Raises:
         UsageFault: there is none of that name; the nearest is named.
+        EnvironmentFault: another package's entry point names a module that cannot be imported.
     """
     modules = _modules(room)
     if name not in modules:
         raise UsageFault(f"{name!r} is not known; {nearest(name, names(room))}")
-    module = importlib.import_module(modules[name])
+    try:
+        module = importlib.import_module(modules[name])
+    except ImportError as error:
+        if modules[name].startswith(f"{ROOMS[room]}."):
+            raise  # one of ours: a package that is missing, which the brick itself says better
+        raise EnvironmentFault(
+            f"{room}.{name}: {modules[name]} cannot be imported ({error}); {_mend(room, name)}"
+        ) from error
     found = getattr(module, name, None) or getattr(module, f"{name}_", None)
     if not isinstance(found, Brick):
         raise TypeError(f"{modules[name]} registers no brick named {name!r}")
+    if found.room != room:
+        raise TypeError(f"{modules[name]} registers {found.room}.{name}, its entry point says {room}.{name}")
     return found
 
 
 def documentation(room: str, name: str) -> str:
-    """The docstring of a brick's module (summary, formula, source), read without importing it."""
-    spec = importlib.util.find_spec(_modules(room)[name])
-    if spec is None or spec.origin is None:
-        return ""
-    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    """The docstring of a brick's module (summary, formula, source), read without importing it.
+
+    A module that is not there, of a broken or half removed package, is said to be missing instead.
+    """
+    module = _modules(room)[name]
+    file = _file(module)
+    if file is None:
+        return f"cannot be used: there is no module {module}; {_mend(room, name)}"
+    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
 
 
 @functools.cache
@@ -153,18 +170,55 @@ def _modules(room: str) -> dict[str, str]:
     for file in sorted(_folder(package).glob("*.py")):
         if not file.stem.startswith("_"):
             found[file.stem.rstrip("_")] = f"{package}.{file.stem}"
-    from importlib.metadata import entry_points
-
-    for entry in entry_points(group=ENTRY_POINTS):
+    for entry in _entries():
         entry_room, _, name = entry.name.partition(".")
+        if entry_room not in ROOMS or not name:
+            hint = nearest(entry_room, ROOMS)
+            raise UsageFault(f"entry point {entry.name!r} of {_owner(entry)} names no room of bricks; {hint}")
         if entry_room != room:
             continue
-        if name in found:
+        if found.get(name, entry.module) != entry.module:
             raise UsageFault(
-                f"two bricks are named {room}.{name}: {found[name]} and {entry.module}; rename one"
+                f"two bricks are named {room}.{name}: {found[name]} and {entry.module} of {_owner(entry)}; "
+                "rename or remove one"
             )
         found[name] = entry.module
     return found
+
+
+def _entries() -> EntryPoints:
+    """Entry points of other packages' bricks."""
+    from importlib.metadata import entry_points
+
+    return entry_points(group=ENTRY_POINTS)
+
+
+def _owner(entry: EntryPoint) -> str:
+    return f"the package {entry.dist.name}" if entry.dist is not None else "an unknown package"
+
+
+def _mend(room: str, name: str) -> str:
+    """What to do about a brick that is named and not there."""
+    for entry in _entries():
+        if entry.name == f"{room}.{name}":
+            return f"mend or remove {_owner(entry)}"
+    return "install this package again"
+
+
+def _file(module: str) -> Path | None:
+    """Where a module's source stands, found without importing anything; None where there is none."""
+    top, *below = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        return None
+    if not below:
+        return None if spec.origin is None else Path(spec.origin)
+    for folder in spec.submodule_search_locations or ():
+        path = Path(folder, *below)
+        for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
 
 
 def _folder(package: str) -> Path:
