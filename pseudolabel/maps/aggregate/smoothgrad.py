@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from pseudolabel import draws
@@ -41,6 +42,12 @@ class Smoothgrad(Parameters):
     mean_of: Literal["absolute", "squared", "signed", "variance"] = parameter(
         "absolute", help="what is averaged over the copies; variance needs at least 2"
     )
+
+    @model_validator(mode="after")
+    def _several(self) -> Smoothgrad:
+        if self.mean_of == "variance" and self.count < 2:
+            raise ValueError("mean_of: one copy has no variance; write count: 2 or more")
+        return self
 
 
 def noise(key: Key, index: int, size: tuple[int, int]) -> Tensor:

@@ -40,7 +40,7 @@ Array = NDArray[np.float64]
 
 def line(method: str, *around: Parameters) -> BoundMethod:
     brick = registry.get("methods", method)
-    return build((brick, brick.params()), [(BRICKS[type(one)], one) for one in around])  # type: ignore[index]
+    return build((brick, brick.params()), [(BRICKS[type(one)], one) for one in around])
 
 
 def explained(bound: BoundMethod, batch: int = 16) -> Evidence:

@@ -124,7 +124,10 @@ def test_defaults() -> None:
     assert (params.count, params.sigma, params.mean_of) == (50, 0.15, "absolute")
 
 
-@pytest.mark.parametrize("bad", [{"count": 0}, {"sigma": -0.1}, {"mean_of": "mean"}, {"num": 3}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"count": 0}, {"sigma": -0.1}, {"mean_of": "mean"}, {"num": 3}, {"mean_of": "variance", "count": 1}],
+)
 def test_parameters_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(bad))):
         Smoothgrad.model_validate(bad)
