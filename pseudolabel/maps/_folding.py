@@ -36,8 +36,7 @@ class Fold:
 
     def undone(self, output: Tensor) -> Tensor:
         """What the convolution wrote before; 0 in channels that the norm made constant."""
-        zero = self.scale == 0
-        return ((output - self.shift) / self.scale.masked_fill(zero, 1)).masked_fill(zero, 0)
+        return (output - self.shift) / self.scale.masked_fill(self.scale == 0, 1)
 
     def redone(self, output: Tensor) -> Tensor:
         """What the norm made of it."""

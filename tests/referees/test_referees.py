@@ -54,4 +54,4 @@ def test_agrees_in_float64_where_there_are_kinks(case: Case, libraries) -> None:
     where.network.double()
     found = error(case, ours(case, where, images.double()), libraries.asked(case, where, images.double()))
     print(f"{case}: largest relative error {found:.1e}")
-    assert found <= 1e-9
+    assert found <= (1e-6 if case.method == "integrated_gradients" else 1e-12)  # captum has steps in float32

@@ -130,7 +130,7 @@ def test_nothing_before_the_layer_is_in_the_graph() -> None:
             for name, module in model.network.named_modules()
             if name in ("trunk.0", "trunk.2", "trunk.5", "head")
         ]
-        run = model.activations(pictures(), layer)
+        run = model.activations(pictures().requires_grad_(), layer)
         for hook in hooks:
             hook.remove()
         grown = layer == "trunk.3"

@@ -136,7 +136,8 @@ def test_layer_cam_keeps_what_raises_the_class() -> None:
     network = Small()
     network.head.weight.data.abs_()
     torch.testing.assert_close(of("layer_cam", network, pictures()), of("hires_cam", network, pictures()))
-    assert (of("layer_cam", Small(), pictures()) >= of("hires_cam", Small(), pictures()) - 1e-6).all()
+    more = of("layer_cam", Small(), pictures()) - of("hires_cam", Small(), pictures())
+    assert -1e-6 < float(more.min()) < float(more.max()) > 0.1
 
 
 def test_grad_cam_pp_by_hand() -> None:
