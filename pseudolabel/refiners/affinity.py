@@ -76,18 +76,19 @@ def affinity(scores: Scores, image: Tensor, params: Affinity) -> Scores:
 
 def _weights(image: Tensor, dilations: tuple[int, ...]) -> Tensor:
     """(8 * D, H, W) float32 affinities to each neighbour, summing to 1 over the first axis."""
-    pixels = image.permute(2, 0, 1).to(torch.int64)
-    # whole numbers: the variance of calm places would drown in the rounding of float32
-    total, squares = len(dilations) * pixels, len(dilations) * pixels**2
-    for near in _neighbours(pixels, dilations):
-        total += near
-        squares += near**2
+    pixels = image.permute(2, 0, 1).float()
     count = 9 * len(dilations)
-    variance = (count * squares - total**2).float() / (count * (count - 1))
-    unit = 1 / (SHARPNESS * variance.sqrt() + FLOOR)
-    colours = pixels.float()
-    closeness = [-((colours - near).abs() * unit).mean(dim=0) for near in _neighbours(colours, dilations)]
-    return torch.stack(closeness).softmax(dim=0)
+    # sums of whole numbers below 2^24: exact, whichever way an image is turned
+    total, squares = len(dilations) * pixels, len(dilations) * pixels * pixels
+    for near in _neighbours(pixels, dilations):
+        total.add_(near)
+        squares.addcmul_(near, near)
+    variance = (count * squares.long() - total.long() ** 2).float() / (count * (count - 1))
+    unit = 1 / (SHARPNESS * variance.sqrt() + FLOOR) / len(pixels)
+    unlike = pixels.new_empty(8 * len(dilations), *pixels.shape[1:])
+    for plane, near in zip(unlike, _neighbours(pixels, dilations), strict=True):
+        torch.sum((pixels - near).abs_().mul_(unit), dim=0, out=plane)
+    return unlike.neg_().softmax(dim=0)
 
 
 def _neighbours(values: Tensor, dilations: tuple[int, ...]) -> Iterator[Tensor]:

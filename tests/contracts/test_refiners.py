@@ -11,6 +11,7 @@ from pseudolabel import registry
 from pseudolabel.contracts.refiners import *  # noqa: F403
 from pseudolabel.records import Scores
 from pseudolabel.refiners import smooth as smooth_module
+from pseudolabel.refiners import superpixel_mean as superpixel_mean_module
 from tests.twins import refiners as twins
 
 
@@ -106,6 +107,54 @@ def test_an_even_kernel_is_refused_with_the_next_odd_ones() -> None:
         params(size=12)
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         params(size=-1)
+
+
+def test_superpixel_mean_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    regions = np.array([[0, 0, 1, 1]], np.int32)
+    monkeypatch.setattr(superpixel_mean_module, "segments", lambda *_: regions)
+    assert run("superpixel_mean", [[0.4, 0.0, 0.1, 0.05], [1, 3, 0, -1]]) == pytest.approx(
+        np.array([[0.2, 0.2, 0.075, 0.075], [2, 2, -0.5, -0.5]])
+    )
+
+
+def on_halves(name: str, **params: object) -> np.ndarray:
+    """A refiner on a score of 1 in one corner of a picture with a dark left and a bright right half."""
+    image = torch.full((12, 16, 3), 20, dtype=torch.uint8)
+    image[:, 8:] = 220
+    values = torch.zeros(1, 12, 16)
+    values[0, :6, :8] = 1
+    brick = registry.get("refiners", name)
+    return brick.run(Scores((1,), values), image, brick.params.model_validate(params)).values[0].numpy()
+
+
+def test_affinity_spreads_over_like_colours_and_stops_at_an_edge() -> None:
+    out = on_halves("affinity", dilations=(1, 2), iterations=30)
+    assert out[:, 8:].max() < 1e-3  # of 1, over an edge of ten deviations
+    assert out[9, :6].min() > 0.05
+    assert on_halves("affinity", dilations=(1, 2), iterations=1)[9, :6].max() == 0, "too far for one step"
+
+
+def test_affinity_by_hand() -> None:
+    # a flat picture: the mean of the eight neighbours, the border's pixels again beyond the border
+    assert run("affinity", [[0.0, 9.0, 0.0, 0.0]], dilations=(1,), iterations=1)[0] == pytest.approx(
+        [27 / 8, 18 / 8, 27 / 8, 0]
+    )
+
+
+def test_random_walk_spreads_over_like_colours_and_stops_at_an_edge() -> None:
+    out = on_halves("random_walk", cell=1, radius=2.0, steps=200)
+    assert out[:, 8:].max() < 1e-6
+    assert out[9, :7].min() > 0.3
+
+
+def test_random_walk_by_hand() -> None:
+    # alike everywhere: each place takes the mean of itself and of those at most one away
+    row = [[0.0, 9.0, 0.0, 0.0]]
+    assert run("random_walk", row, cell=1, radius=1.0, steps=1)[0] == pytest.approx([4.5, 3, 3, 0])
+    # the mean of 4.5 and 3, of 4.5 and twice 3, of twice 3 and 0, of 3 and 0
+    assert run("random_walk", row, cell=1, radius=1.0, steps=2)[0] == pytest.approx([3.75, 3.5, 2, 1.5])
+    # two cells of two pixels, 4.5 and 0: both 2.25 after one step
+    assert run("random_walk", row, cell=2, radius=1.0, steps=1)[0] == pytest.approx([2.25] * 4)
 
 
 def test_orders_of_the_paper_differ() -> None:
