@@ -53,7 +53,7 @@ def figure(result: Mapping[str, Any], example: Mapping[str, Any], picture: Pictu
     left.axhline(0, color="#2c3e50", linewidth=0.8)
     left.set_xticks(COUNTS)
     left.set_xlabel("crops")
-    left.set_ylabel("points of mIoU at 0.10 above 100 crops, one chunk")
+    left.set_ylabel("points of mIoU above 100 crops in one chunk")
     left.set_title("More crops or one more chunk? Mean over the cells", fontsize=10, loc="left")
     places = np.arange(len(grid))
     for offset, name, colour, label in (
@@ -86,7 +86,7 @@ def figure(result: Mapping[str, Any], example: Mapping[str, Any], picture: Pictu
         axes.grid(color="#ecf0f1")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.24))
     buffer = io.BytesIO()
     whole.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -224,7 +224,9 @@ def claims(named: Mapping[str, Any], differences: Sequence[Mapping[str, Any]]) -
     verdicts = {(entry["row"], entry["against"]): entry for entry in differences}
     for pair, words in (
         (("crops", "saliency"), "crops improve plain saliency without any tuning"),
+        (("crops, equal pixels", "saliency"), "the same, as many pixels as the noise methods see"),
         (("crops", "SmoothGrad 0.15, tuned"), "crops beat SmoothGrad on its tuned classifier"),
+        (("crops, equal pixels", "SmoothGrad 0.15, tuned"), "the same, as many pixels"),
         (("crops", "CAM"), "crops recover more of what CAM misses"),
     ):
         if pair in verdicts:

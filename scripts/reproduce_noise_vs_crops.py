@@ -43,6 +43,9 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     wanted = [row for row in rows(options.passes, options.size) if row.classifier in subjects]
     jobs = [(row, seed) for row in wanted for seed in (options.seeds if row.repeated else options.seeds[:1])]
+    if options.kept:
+        jobs = [(row, seed) for row, seed in jobs if _path(row, seed, options).is_file()]
+        wanted = [row for row in wanted if row in [one for one, _ in jobs]]
     passes = sum(row.passes for row, _ in jobs)
     say(f"{len(chosen.pictures)} pictures, {len(wanted)} rows, {passes} passes a picture over all seeds")
     measured: dict[str, list[dict[str, Any]]] = {}
@@ -82,16 +85,22 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the rows that have several")
     parser.add_argument("--average-over", default=AVERAGED, help="names of the classes of the means")
     parser.add_argument("--batch", type=int, default=5, help="pictures of one forward; changes no result")
+    parser.add_argument("--kept", action="store_true", help="write what --work has; measure no other row")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--work", type=Path, default=Path("runs/noise-vs-crops"))
     return parser.parse_args()
+
+
+def _path(row: Row, seed: int, options: argparse.Namespace) -> Path:
+    path: Path = options.work / f"{row.stem}-seed{seed}.npz"
+    return path
 
 
 def measure(
     row: Row, seed: int, subject: Subject, chosen: Photographs, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Counts, predictions and maps of one row and seed; kept on disk."""
-    path = options.work / f"{row.stem}-seed{seed}.npz"
+    path = _path(row, seed, options)
     asked = json.dumps(
         [
             chosen.about["list_sha256"],
