@@ -10,6 +10,7 @@ scores stay in their range whatever follows.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -50,9 +51,8 @@ def smooth(scores: Scores, image: Tensor, params: Smooth) -> Scores:
         Scores (K, H, W) float32 in the range they had, together with 0 (which stands beyond the border).
     """
     taps = _taps(params)
-    # (K, H, W) -> along W, then along H: the kernel is a product of two
-    along = _filter_last(scores.values, taps)
-    return scores.replace(_filter_last(along.transpose(1, 2), taps).transpose(1, 2).contiguous())
+    # the kernel is a product of two: first within the lines, then across them
+    return scores.replace(_across(_within(scores.values.contiguous(), taps), taps))
 
 
 def _taps(params: Smooth) -> list[float]:
@@ -64,19 +64,38 @@ def _taps(params: Smooth) -> list[float]:
     return [weight / sum(raw) for weight in raw]
 
 
-def _filter_last(values: Tensor, taps: list[float]) -> Tensor:
-    """Correlate the last axis of (K, A, N) with the taps, zeros beyond its ends, as banded products.
+def _within(values: Tensor, taps: list[float]) -> Tensor:
+    """Correlate each line of (K, H, W) with the taps, zeros beyond its ends."""
+    out = torch.empty_like(values)
+    lines, filtered = values.flatten(0, 1), out.flatten(0, 1)
+    for first, last, low, high, band in _bands(values, taps, values.shape[2]):
+        torch.mm(lines[:, low:high], band, out=filtered[:, first:last])
+    return out
 
-    On a CPU a product with a small band matrix is several times faster than a convolution of few channels.
+
+def _across(values: Tensor, taps: list[float]) -> Tensor:
+    """Correlate each column of (K, H, W) with the taps, zeros beyond its ends."""
+    out = torch.empty_like(values)
+    for first, last, low, high, band in _bands(values, taps, values.shape[1]):
+        for plane, filtered in zip(values, out, strict=True):
+            torch.mm(band.T, plane[low:high], out=filtered[first:last])
+    return out
+
+
+def _bands(values: Tensor, taps: list[float], length: int) -> Iterator[tuple[int, int, int, int, Tensor]]:
+    """An axis in blocks: [first, last) of the output, [low, high) of the input, the matrix between them.
+
+    On a CPU a product with a small band matrix is several times faster than a convolution of few channels,
+    and slices of a matrix go into it as they lie.
     """
-    length, reach = values.shape[-1], len(taps) // 2
-    block = min(length, max(BLOCK, len(taps)))
-    blocks = -(-length // block)
-    window = block + 2 * reach
-    band = torch.zeros(window, block, dtype=torch.float64)
+    reach = len(taps) // 2
+    block = max(BLOCK, len(taps))
+    band = torch.zeros(block + 2 * reach, block, dtype=torch.float64)
     for offset, weight in enumerate(taps):
         band.diagonal(-offset).fill_(weight)
-    padded = torch.nn.functional.pad(values, (reach, blocks * block - length + reach))
-    windows = padded.unfold(-1, window, block)  # (K, A, blocks, window)
-    out = windows @ band.to(values)
-    return out.flatten(-2)[..., :length]
+    band = band.to(values)
+    for first in range(0, length, block):
+        last = min(first + block, length)
+        low, high = max(0, first - reach), min(length, last + reach)
+        above = first - reach
+        yield first, last, low, high, band[low - above : high - above, : last - first]

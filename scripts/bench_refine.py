@@ -1,0 +1,349 @@
+"""Milliseconds of every refiner, resolver and finisher, superpixels by speed and quality, whole runs with CRF.
+
+    python scripts/bench_refine.py [--root VOC --split val] [--images 20] [--rounds 5]
+        [--crf [--classifier RUN]] [-o docs/results/refine_speed.json]
+
+Without --root it draws scenes. Bricks come from the registry, each with its defaults and with every other
+named option; they run interleaved on one picture with three classes, in as many threads as torch takes. A
+ratio is the median over rounds (over pictures for superpixels) of the ratio within a round. A finisher that
+refuses a picture of this size gets one of a quarter of the side.
+
+--crf asks what the CRF costs a run of `pl generate` with CAM: two worker processes against one in `pl refine`
+(twice as many pictures take so much longer: starting does not count), and the whole run against
+(network + CRF) / cores, where network + CRF is the same run in one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pseudolabel._torchvision
+
+# isort: split
+import numpy as np
+import torch
+from _experiment import command, machine, say
+from torch import Tensor
+
+from pseudolabel import images, masks, registry, storage
+from pseudolabel.classifier.checkpoint import save_classifier
+from pseudolabel.classifier.network import Classifier
+from pseudolabel.contracts.inputs import scene
+from pseudolabel.errors import EnvironmentFault
+from pseudolabel.records import Belief, Dataset, Scores
+from pseudolabel.registry import Brick
+from pseudolabel.superpixels import quality
+from pseudolabel.superpixels._labels import grid
+from pseudolabel.superpixels.engine import Superpixels, segments
+from pseudolabel.verbs.generate import generate
+from pseudolabel.verbs.refine import refine
+
+CLASSES = 3
+UNIT = "smooth"  # the row that others are told as multiples of
+SLIC = "slic"  # scikit-image's, which other engines are told as multiples of
+GOALS = {"smooth kernel=gaussian": ("cv2.GaussianBlur", 1.1)}  # row -> (its limit, goal)
+
+
+@dataclass
+class Row:
+    """One thing that is timed."""
+
+    name: str
+    run: Callable[[], Any]
+    seconds: list[float] = field(default_factory=list)
+
+
+def main() -> None:
+    """Time, score and write."""
+    first, *_ = (__doc__ or "").splitlines()
+    parser = argparse.ArgumentParser(description=first)
+    parser.add_argument("--root", help="a data set in VOC's layout; scenes where it is left out")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--images", type=int, default=20, help="pictures for the superpixels")
+    parser.add_argument("--segments", type=int, default=200, help="superpixels an image")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--crf", action="store_true", help="time whole runs with the CRF as well")
+    parser.add_argument("--crf-images", type=int, default=128, help="of those runs; 100 at least")
+    parser.add_argument("--classifier", help="for those runs; an untrained one where it is left out")
+    parser.add_argument("-o", "--out", type=Path, help="a .json; a table of the same name goes beside it")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        reader = {"reader": "scenes", "root": f"{temporary}/scenes", "split": "train", "size": 384}
+        if given.root:
+            reader = {"reader": "voc", "root": given.root, "split": given.split}
+        brick = registry.get("readers", str(reader["reader"]))
+        data: Dataset = brick.run(brick.params(**{k: v for k, v in reader.items() if k != "reader"}))
+        found: dict[str, Any] = {"command": command(), **machine(), "rounds": given.rounds}
+        found["data"] = {"name": Path(given.root).name if given.root else "scenes", "split": reader["split"]}
+        found["bricks"] = bricks(images.read_image(data.records[0].image), given.rounds)
+        found["superpixels"] = superpixels(data, given.images, given.segments)
+        if given.crf:
+            found["crf"] = crf(reader, data, given.crf_images, given.classifier, Path(temporary))
+    print(markdown(found))
+    if given.out:
+        storage.write_json(given.out, found)
+        storage.write_text(given.out.with_suffix(".md"), markdown(found))
+
+
+def bricks(picture: Any, rounds: int) -> dict[str, Any]:
+    """Every brick of the three rooms on one picture."""
+    image = torch.from_numpy(picture.copy())
+    rows, left_out, sizes = [], {}, {}
+    for room in ("refiners", "resolvers", "finishers"):
+        for name in registry.names(room):
+            brick = registry.get(room, name)
+            for title, options in settings(brick):
+                try:
+                    row, shape = row_of(brick, title, options, image)
+                except EnvironmentFault as fault:
+                    left_out[title] = str(fault)
+                    continue
+                rows.append(row)
+                sizes[title] = list(shape)
+    rows += limits(image)
+    say(f"{len(rows)} settings of bricks, {rounds} rounds")
+    interleave(rows, rounds)
+    by_name = {row.name: row for row in rows}
+    shown = {}
+    for row in rows:
+        entry: dict[str, Any] = {"ms": ms(row.seconds), f"of {UNIT}": over(row, by_name[UNIT])}
+        entry["size"] = sizes.get(row.name, list(image.shape[:2]))
+        limit, goal = GOALS.get(row.name, (None, None))
+        if limit in by_name and goal is not None:
+            ratio = over(row, by_name[limit])
+            entry |= {"limit": limit, "ratio": ratio, "goal": goal, "reached": ratio <= goal}
+        shown[row.name] = entry
+    return {"size": list(image.shape[:2]), "classes": CLASSES, "rows": shown, "left_out": left_out}
+
+
+def settings(brick: Brick) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The defaults of a brick, then each other named option in turn."""
+    usual = brick.params().as_dict()
+    yield brick.name, {}
+    for key, found in brick.params.model_fields.items():
+        if get_origin(found.annotation) is Literal:
+            for option in get_args(found.annotation):
+                if option != usual[key]:
+                    yield f"{brick.name} {key}={option}", {key: option}
+
+
+def row_of(brick: Brick, title: str, options: dict[str, Any], image: Tensor) -> tuple[Row, tuple[int, ...]]:
+    """A row that has run once, on a quarter of the side where the whole picture is refused."""
+    params = brick.params.model_validate(options)
+    for part in (1, 4):
+        shown = image[::part, ::part].contiguous()
+        scores: Scores | Belief = scene(CLASSES, *shown.shape[:2])[0]
+        if brick.room == "finishers":
+            assert isinstance(scores, Scores)
+            scores = Belief.join(torch.full(shown.shape[:2], 0.3), scores)
+        row = Row(title, lambda scores=scores, shown=shown: brick.run(scores, shown, params))
+        try:
+            row.run()
+        except EnvironmentFault:
+            if part == 4:
+                raise
+            continue
+        return row, tuple(shown.shape[:2])
+    raise AssertionError
+
+
+def limits(image: Tensor) -> list[Row]:
+    """What others take for the same."""
+    try:
+        import cv2
+    except ImportError:
+        return []
+    cv2.setNumThreads(torch.get_num_threads())
+    maps = [row.numpy() for row in scene(CLASSES, *image.shape[:2])[0].values]
+    params = registry.get("refiners", "smooth").params(kernel="gaussian").as_dict()
+    size, sigma = (params["size"],) * 2, params["sigma"]
+    zero = cv2.BORDER_CONSTANT
+    return [
+        Row("cv2.GaussianBlur", lambda: [cv2.GaussianBlur(m, size, sigma, borderType=zero) for m in maps])
+    ]
+
+
+def interleave(rows: list[Row], rounds: int) -> None:
+    """Time all rows, round by round."""
+    for _ in range(rounds):
+        for row in rows:
+            begun = time.perf_counter()
+            row.run()
+            row.seconds.append(time.perf_counter() - begun)
+
+
+def ms(seconds: list[float]) -> float:
+    """Median in milliseconds."""
+    return round(1e3 * statistics.median(seconds), 2)
+
+
+def over(row: Row, other: Row) -> float:
+    """Median of the ratios within a round."""
+    return round(statistics.median(a / b for a, b in zip(row.seconds, other.seconds, strict=True)), 3)
+
+
+def superpixels(data: Dataset, count: int, wanted: int) -> dict[str, Any]:
+    """Every engine and a plain grid on real pictures: time, number, leaks and what they can reach."""
+    rows: dict[str, Row] = {}
+    sums: dict[str, list[Any]] = {}
+    records = [record for record in data.records if record.mask is not None][:count]
+    say(f"superpixels of {len(records)} pictures")
+    left_out: dict[str, str] = {}
+    for number, record in enumerate(records):
+        assert record.mask is not None
+        picture, truth = images.read_image(record.image), masks.read_mask(record.mask)
+        for name, make in engines(wanted).items():
+            if name in left_out:
+                continue
+            try:
+                if not number:
+                    make(picture)  # loads the library
+                begun = time.perf_counter()
+                labels = make(picture)
+            except EnvironmentFault as fault:
+                left_out[name] = str(fault)
+                continue
+            row = rows.setdefault(name, Row(name, lambda: None))
+            row.seconds.append(time.perf_counter() - begun)
+            leaks, known = quality.under_segmentation_error(labels, truth)
+            right, _ = quality.achievable_accuracy(labels, truth)
+            sums.setdefault(name, []).append((labels.max() + 1, leaks, right, known))
+    shown = {}
+    for name, row in rows.items():
+        number, leaks, right, known = np.sum(sums[name], axis=0).tolist()
+        shown[name] = {
+            "ms": ms(row.seconds),
+            f"of {SLIC}": over(row, rows[SLIC]),
+            "superpixels": round(number / len(records), 1),
+            "under_segmentation_error": round(leaks / known, 5),
+            "achievable_accuracy": round(right / known, 5),
+        }
+    best = min((name for name in shown if name != "grid"), key=lambda name: shown[name][f"of {SLIC}"])
+    speed = round(1 / shown[best][f"of {SLIC}"], 2)
+    goal = {"engine": best, "times as fast": speed, "goal": 3, "reached": speed >= 3}
+    return {"images": len(records), "wanted": wanted, "rows": shown, "fastest": goal, "left_out": left_out}
+
+
+def engines(wanted: int) -> dict[str, Callable[[Any], Any]]:
+    """Each engine, and for scale a grid that looks at nothing."""
+    names = get_args(Superpixels.model_fields["engine"].annotation)
+    made: dict[str, Callable[[Any], Any]] = {
+        name: lambda picture, name=name: segments(picture, Superpixels(engine=name, segments=wanted))
+        for name in names
+    }
+    made["grid"] = lambda picture: grid(*picture.shape[:2], wanted)
+    return made
+
+
+def crf(
+    reader: dict[str, Any], data: Dataset, count: int, classifier: str | None, folder: Path
+) -> dict[str, Any]:
+    """Whole runs with the CRF: in one thread, and in worker processes."""
+    cores = os.cpu_count() or 1
+    count = min(count, len(data.records))
+    if classifier is None:
+        classifier = str(folder / "classifier.safetensors")
+        torch.manual_seed(0)
+        network = Classifier("tf_efficientnet_lite0", data.space.foreground, output_stride=16)
+        save_classifier(Path(classifier), network, data.space, (0.5,) * 3, (0.5,) * 3, {}, "none")
+    recipe = {
+        "data": reader,
+        "classifier": {"checkpoint": classifier},
+        "maps": [{"method": {"name": "cam"}, "refiners": [{"name": "normalise", "method": "max"}]}],
+        "resolver": {"name": "constant", "threshold": 0.2},
+        "finish": [{"name": "crf"}],
+    }
+    quiet = {"limit": count, "quiet": True}
+    threads = torch.get_num_threads()
+    say(f"CRF: {count} pictures, cores busy one at a time")
+    torch.set_num_threads(1)
+    plain = {**recipe, "finish": [], "output": {"maps": True}}
+    network_alone = clock(lambda: generate(plain, folder / "plain", device="cpu", workers=0, **quiet))
+    serial = clock(lambda: generate(recipe, folder / "serial", device="cpu", workers=0, **quiet))
+    torch.set_num_threads(threads)
+    say(f"CRF: the same with {cores} workers")
+    whole = clock(lambda: generate(recipe, folder / "whole", device="cpu", workers=cores, **quiet))
+    steady = {}
+    for workers in (1, 2):
+        say(f"CRF: {workers} workers on stored maps")
+        half, full = (
+            clock(
+                lambda part=part, workers=workers: refine(
+                    folder / "plain", folder / f"refined-{workers}-{part}",
+                    overrides=["finish=[{name: crf}]"], workers=workers, limit=part, quiet=True,
+                )
+            )
+            for part in (count // 2, count)
+        )  # fmt: skip
+        steady[workers] = (full - half) / (count - count // 2)
+    gain, share = steady[1] / steady[2], whole / (serial / cores)
+    return {
+        "images": count,
+        "cores": cores,
+        "network_ms": round(1e3 * network_alone / count, 1),
+        "network_and_crf_ms": round(1e3 * serial / count, 1),
+        "whole_run_ms": round(1e3 * whole / count, 1),
+        "crf_ms": {str(workers): round(1e3 * one, 1) for workers, one in steady.items()},
+        "two_processes": {"times": round(gain, 3), "goal": 1.8, "reached": gain >= 1.8},
+        "whole_run": {"ratio": round(share, 3), "goal": 1.1, "reached": share <= 1.1},
+    }
+
+
+def clock(run: Callable[[], Any]) -> float:
+    """Seconds."""
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """All of it as tables."""
+    lines = ["# Speed after the maps\n", f"`{found['command']}`", ""]
+    lines.append(f"{found['machine']}, {found['threads']} threads, torch {found['torch']}.")
+    part = found["bricks"]
+    height, width = part["size"]
+    lines += ["", f"## Bricks: {height} x {width}, {part['classes']} classes", ""]
+    lines += [f"| brick | ms | of `{UNIT}` | |", "| --- | --- | --- | --- |"]
+    for name, row in part["rows"].items():
+        notes = [f"at {row['size'][0]} x {row['size'][1]}"] if row["size"] != part["size"] else []
+        if "limit" in row:
+            notes.append(f"{row['ratio']} of {row['limit']}, goal {row['goal']}")
+        lines.append(f"| {name} | {row['ms']} | {row[f'of {UNIT}']} | {'; '.join(notes)} |")
+    lines += [f"\n{name}: {why}" for name, why in part["left_out"].items()]
+    part = found["superpixels"]
+    about = found["data"]
+    lines += ["", f"## Superpixels: {part['images']} pictures of {about['name']} `{about['split']}`", ""]
+    lines.append(f"{part['wanted']} wanted; UE: under-segmentation error, ASA: achievable accuracy.\n")
+    lines += [f"| engine | ms | of `{SLIC}` | made | UE | ASA |", "| --- | --- | --- | --- | --- | --- |"]
+    for name, row in part["rows"].items():
+        cells = (name, *row.values())
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    best = part["fastest"]
+    lines.append(
+        f"\n`{best['engine']}` is {best['times as fast']} times as fast as `{SLIC}`, goal {best['goal']}."
+    )
+    lines += [f"\n{name}: {why}" for name, why in part["left_out"].items()]
+    if "crf" in found:
+        part = found["crf"]
+        two, whole = part["two_processes"], part["whole_run"]
+        lines += ["", f"## CRF: {part['images']} pictures, {part['cores']} cores", ""]
+        lines.append(
+            f"CAM alone takes {part['network_ms']} ms of one core a picture, with the CRF "
+            f"{part['network_and_crf_ms']}. Two worker processes do {two['times']} times what one does (goal "
+            f"{two['goal']}). The whole run takes {part['whole_run_ms']} ms a picture, {whole['ratio']} of "
+            f"(network + CRF) / cores (goal {whole['goal']})."
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    assert pseudolabel._torchvision
+    main()
