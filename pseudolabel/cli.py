@@ -148,8 +148,11 @@ def evaluate(
 def sweep(
     run: Annotated[Path, typer.Argument(help="A run of `pl generate` with output.maps.")],
     thresholds: Annotated[str | None, typer.Option(help="first:last:step, as 0.02:0.6:0.02.")] = None,
-    reference: Reference = None, average_over: AverageOver = None, set_: Set = None,
-    limit: Limit = None, workers: Workers = None,
+    reference: Reference = None, average_over: AverageOver = None,
+    pick_on: Annotated[list[str] | None, typer.Option(
+        help="Where else thresholds come from, to be scored on other images: N (images), free (rules "
+        "without ground truth), a split, or another run; may be given several times.")] = None,
+    set_: Set = None, limit: Limit = None, workers: Workers = None,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
     """Score every threshold in one pass over the stored maps."""
@@ -159,8 +162,8 @@ def sweep(
 
         options = _given(workers=workers)
         return sweep(run, reference=reference, thresholds=_grid(thresholds),
-                     average_over=_names(average_over), overrides=set_ or (), limit=limit,
-                     quiet=quiet, **options)  # fmt: skip
+                     average_over=_names(average_over), pick_on=pick_on or (),
+                     overrides=set_ or (), limit=limit, quiet=quiet, **options)  # fmt: skip
 
     _run(work, json, debug, "sweep")
 

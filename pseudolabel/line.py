@@ -179,6 +179,17 @@ def swept_key(step: Step) -> str:
     return str(key)
 
 
+def swept_unit(step: Step) -> str:
+    """The unit that a resolver declares for its swept key.
+
+    Raises:
+        UsageFault: it declares no such key.
+    """
+    key = swept_key(step)
+    extra = step.load()[0].params.model_fields[key].json_schema_extra
+    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+
+
 def misfits(
     lines: Sequence[MapLine],
     fused: Sequence[Step],

@@ -95,7 +95,23 @@ def sweep(result: Mapping[str, Any]) -> str:
         for row in result["rows"]
     ]
     head = f"{result['images']} images of split {result.get('split')!r}; * best mIoU, picked on their masks"
-    return f"{head}\n{table(['threshold', *keys], rows)}"
+    text = f"{head}\n{table(['threshold', *keys], rows)}"
+    return f"{text}\n\n{_picks(result['picks'])}" if result.get("picks") else text
+
+
+def _picks(picks: Sequence[Mapping[str, Any]]) -> str:
+    """Thresholds by where they come from: mIoU on images that had no say in it, and what is left to gain."""
+    rows = [
+        [
+            escape(f"{row['rule']}, {row['on']}"),
+            "-" if row["threshold"] is None else f"{row['threshold']:g}",
+            percent(row["miou"]),
+            "-" if row["interval"] is None else " to ".join(percent(end) for end in row["interval"]),
+            percent(row["gap"]),
+        ]
+        for row in picks
+    ]
+    return table(["picked by", "threshold", "miou", "interval of 95 %", "gap to the best"], rows)
 
 
 def methods(result: Mapping[str, Any]) -> str:

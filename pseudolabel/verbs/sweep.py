@@ -7,46 +7,28 @@ threshold that was picked on one half of the images gives on the other half.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pseudolabel import console, draws, images, line, storage
-from pseudolabel import masks as mask_files
-from pseudolabel.errors import DataFault, UsageFault
+from pseudolabel import console, line, storage
+from pseudolabel.errors import UsageFault
 from pseudolabel.metrics.confusion import Counts, averaged_ids, defined, figures, mean
 from pseudolabel.metrics.confusion import iou as iou_of
 from pseudolabel.metrics.confusion import read as read_as
-from pseudolabel.metrics.regions import part_matrices, region_matrices
-from pseudolabel.records import IGNORE, ImageRecord, Scores
-from pseudolabel.schema import GenerateRecipe
-from pseudolabel.superpixels.engine import kept_in
-from pseudolabel.verbs._items import read_maps
-from pseudolabel.verbs._pool import pool
-from pseudolabel.verbs._truth import (
-    NAMED,
-    Reference,
-    Truth,
-    check_classes,
-    listed,
-    of_reader,
-    run_recipe,
-    size,
-)
+from pseudolabel.records import ImageRecord
+from pseudolabel.verbs import _picks
+from pseudolabel.verbs._sweep_counts import Sums, Work, count, require_maps
+from pseudolabel.verbs._truth import Reference, check_classes, of_reader, run_recipe
 
 if TYPE_CHECKING:
     from pseudolabel.recipe import ReaderStep
+    from pseudolabel.schema import GenerateRecipe
 
 GRID = tuple(round(0.02 * step, 2) for step in range(1, 31))  # 0.02 to 0.60, scores in 0..1
-CHUNK = 4  # images a worker takes at once
-SMALL = 16  # images below which processes cost more than they bring
+SCORE = "score 0..1"  # the unit of a key that is compared with scores
 PICKED = "largest mIoU on these images, whose ground truth it sees; of equal ones the first"
 
 
@@ -56,6 +38,7 @@ def sweep(
     reference: Path | str | None = None,
     thresholds: Sequence[float] | None = None,
     average_over: Sequence[str] | None = None,
+    pick_on: Sequence[str] = (),
     data: ReaderStep | None = None,
     overrides: Sequence[str] = (),
     limit: int | None = None,
@@ -69,6 +52,9 @@ def sweep(
         reference: reference maps of `pl reference`; None leaves DR- and NDR-recall undefined.
         thresholds: values of the resolver's swept key; None takes 0.02 to 0.60 by 0.02.
         average_over: class names that means are taken over; None for all.
+        pick_on: where else thresholds come from, each scored on images that had no say in it: a number N
+            (N images with ground truth, drawn 200 times), `free` (rules that need no ground truth), a split
+            of the run's reader whose maps the run holds too, or the folder of another run.
         data: a reader in place of the run's own.
         overrides: `key=value` on the run's recipe: other refiners, another resolver, `data.root=...`.
         limit: the first so many images of the list only.
@@ -76,7 +62,8 @@ def sweep(
         quiet: no progress, no hint.
 
     Returns:
-        What was written: `rows` (one a threshold), `best`, `held_out`, `split`, `images`, ...
+        What was written: `rows` (one a threshold), `best`, `held_out`, `picks` (one a rule and place; `gap`
+        is what the best threshold of the same images gains over it), `split`, `images`, ...
 
     Raises:
         DataFault: maps or ground truth are missing or do not fit.
@@ -92,10 +79,19 @@ def sweep(
     if maps is not None:
         maps.require(record.id for record in judged.records)
     check_classes(folder, judged.space)
-    _require_maps(folder, judged)
+    require_maps(folder, judged)
     # A worker is sent its few records; what it holds for all of them stays small.
-    work = _Work(folder, recipe, replace(judged, records=()), None if maps is None else maps.path, values)
-    sums = _count(work, judged.records, workers, quiet)
+    work = Work(
+        folder,
+        recipe,
+        replace(judged, records=()),
+        None if maps is None else maps.path,
+        values,
+        each=bool(pick_on),
+        free=_picks.FREE in pick_on,
+    )
+    sources = [_place(one, work, overrides) for one in dict.fromkeys(pick_on)]  # refuses before the long part
+    sums = count(work, judged.records, workers, quiet)
     rows = [_row(sums, index, value, chosen) for index, value in enumerate(values)]
     best = _best([row["miou"] for row in rows])
     result = {
@@ -105,6 +101,7 @@ def sweep(
         "key": f"resolver.{key}",
         "resolver": recipe.resolver.brick_name,
         "picked": PICKED,
+        "picks": _picked(work, sources, sums, chosen, workers, quiet),
         "split": judged.split,
         "images": len(judged.records),
         "average_over": None if chosen is None else [judged.space.names[c] for c in chosen],
@@ -125,43 +122,6 @@ def sweep(
     return result
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What a worker needs to know; `judged` comes without its records."""
-
-    run: Path
-    recipe: GenerateRecipe
-    judged: Truth
-    reference: Path | None
-    values: tuple[float, ...]
-
-    def maps_of(self, record: ImageRecord) -> Path:
-        return self.run / "maps" / f"{record.id}.safetensors"
-
-
-class _Sums:
-    """Matrices (T, C+1, C+2) summed over images; `halves` keeps the two halves of the set apart."""
-
-    def __init__(self) -> None:
-        self.named: dict[str, Counts] = {}
-        self.faults: list[str] = []
-        self.images = [0, 0]
-
-    def add(self, name: str, counts: Counts) -> None:
-        self.named[name] = self.named[name] + counts if name in self.named else counts
-
-    def join(self, other: _Sums) -> None:
-        for name, counts in other.named.items():
-            self.add(name, counts)
-        self.faults += other.faults
-        self.images = [a + b for a, b in zip(self.images, other.images, strict=True)]
-
-    @property
-    def whole(self) -> Counts:
-        counts: Counts = sum(self.named[f"half{half}"] for half in (0, 1) if self.images[half])  # type: ignore[assignment]
-        return counts
-
-
 def _values(key: str, thresholds: Sequence[float] | None, recipe: GenerateRecipe) -> tuple[float, ...]:
     if thresholds is not None:
         values = tuple(float(value) for value in thresholds)
@@ -176,123 +136,74 @@ def _values(key: str, thresholds: Sequence[float] | None, recipe: GenerateRecipe
     return GRID
 
 
-def _require_maps(folder: Path, judged: Truth) -> None:
-    records = judged.records
-    missing = [r.id for r in records if not (folder / "maps" / f"{r.id}.safetensors").is_file()]
-    if missing:
-        raise DataFault(
-            f"{folder / 'maps'}: {len(missing)} of {len(records)} images have no stored maps: "
-            f"{listed(missing)}; generate with --set output.maps=true"
-        )
+@dataclass(frozen=True)
+class _Place:
+    """Where a threshold is picked: `count` images, other images (`work`, `records`), or nowhere (free)."""
+
+    on: str
+    count: int | None = None
+    work: Work | None = None
+    records: tuple[ImageRecord, ...] = ()
 
 
-def _count(work: _Work, records: Sequence[ImageRecord], workers: int, quiet: bool) -> _Sums:
-    """Matrices over all images, each counted once.
+def _place(on: str, work: Work, overrides: Sequence[str]) -> _Place:
+    """What a word of --pick-on names.
 
     Raises:
-        DataFault: images that cannot be counted; all of them are counted in the message.
+        DataFault, UsageFault: no such split or run, other classes, or no maps of its images.
     """
-    sums = _Sums()
-    with console.progress(len(records), "sweep", quiet) as bar:
-        for one in _chunks(work, records, workers):
-            sums.join(one)
-            bar.advance(sum(one.images) + len(one.faults))
-    if sums.faults:
-        faults = sorted(sums.faults)
-        raise DataFault(
-            f"{len(faults)} of {len(records)} images cannot be swept: "
-            + "; ".join(faults[:NAMED])
-            + (f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else "")
+    if on == _picks.FREE:
+        return _Place(on)
+    if on.lstrip("-").isdigit():
+        return _Place(on, count=int(on))
+    folder, key = work.run, [*overrides, f"data.split={on}"]
+    if (Path(on) / "recipe.yaml").is_file():
+        folder, key = Path(on), list(overrides)
+    elif Path(on).is_dir() or "/" in on:
+        raise UsageFault(
+            f"--pick-on {on}: no run of `pl generate`; give its folder, a split, a number, or free"
         )
-    assert sum(sums.images) == len({record.id for record in records})
-    return sums
+    judged = of_reader(run_recipe(folder, key).data)
+    if judged.space != work.judged.space:
+        raise UsageFault(f"--pick-on {on}: its classes are not those of {work.run}")
+    records = judged.records
+    if folder == work.run and not any(work.maps_of(record).is_file() for record in records):
+        raise UsageFault(
+            f"--pick-on {on}: {folder} holds no maps of that split; give the folder of a run over it instead"
+        )
+    require_maps(folder, judged)
+    there = replace(
+        work, run=folder, judged=replace(judged, records=()), reference=None, each=False, free=False
+    )
+    return _Place(on, work=there, records=records)
 
 
-def _chunks(work: _Work, records: Sequence[ImageRecord], workers: int) -> Iterator[_Sums]:
-    """Sums of a few images at a time, in any order: integers add up to the same."""
-    chunks = [tuple(records[start : start + CHUNK]) for start in range(0, len(records), CHUNK)]
-    count = functools.partial(_chunk, work)
-    if workers <= 1 or len(records) < SMALL:
-        yield from map(count, chunks)
-        return
-    with pool(count, lambda _, made: made, workers=workers, processes=True) as send:
-        for future in as_completed([send(chunk) for chunk in chunks]):
-            yield future.result()
-
-
-def _chunk(work: _Work, chunk: Sequence[ImageRecord]) -> _Sums:
-    import torch
-
-    sums = _Sums()
-    maps = None if work.reference is None else Reference(work.reference)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as `pl generate` does it: sums over pixels must not depend on who does them
-    try:
-        for record in chunk:
-            try:
-                counted = _matrices(work, record, maps)
-            except DataFault as fault:
-                sums.faults.append(str(fault))
-                continue
-            for name, counts in counted.items():
-                sums.add(name, counts)
-            sums.images[_half(record.id)] += 1
-    finally:
-        torch.set_num_threads(threads)
-    return sums
-
-
-def _matrices(work: _Work, record: ImageRecord, maps: Reference | None) -> dict[str, Counts]:
+def _picked(
+    work: Work,
+    places: Sequence[_Place],
+    sums: Sums,
+    chosen: Sequence[int] | None,
+    workers: int,
+    quiet: bool,
+) -> list[dict[str, Any]]:
+    """A row for every rule and place that a threshold comes from."""
     names = len(work.judged.space.names)
-    truth = work.judged.mask(record)
-    maps_of_lines = read_maps(work.maps_of(record))
-    found = _masks(work, record, maps_of_lines, truth.shape)
-    region = np.zeros(truth.shape, np.bool_) if maps is None else maps.region(record.id, truth)
-    try:
-        whole, dr, ndr = region_matrices(truth, found, region, names)
-    except ValueError as error:
-        assert record.mask is not None
-        mask_files.check_values(truth, work.judged.space, record.mask)
-        raise DataFault(f"{work.maps_of(record)}: {error}") from error
-    counted = {f"half{_half(record.id)}": whole}
-    if maps is not None:
-        counted |= {"dr": dr, "ndr": ndr}
-    parts = work.judged.part(record, truth.shape)
-    if parts is not None:
-        counted["part"], counted["body"] = part_matrices(truth, found, parts, names)
-    return counted
+    shape = (len(work.values), names, names + 1)
+    scored = _picks.Scored(sums.each, shape, work.values, chosen)
+    rows: list[dict[str, Any]] = []
+    for place in places:
+        if place.work is not None:
+            counts = count(place.work, place.records, workers, quiet).whole
+            seen = {record.id for record in place.records}
+            rows.append(_picks.by_other_images(scored, place.on, counts, seen))
+        elif place.count is not None:
+            rows.append(_picks.by_few_images(scored, place.count))
+        else:
+            rows += _picks.without_truth(scored, sums.named, line.swept_unit(work.recipe.resolver) == SCORE)
+    return rows
 
 
-def _masks(
-    work: _Work, record: ImageRecord, maps: Sequence[Scores], shape: tuple[int, ...]
-) -> NDArray[np.uint8]:
-    """(T, H, W) uint8 masks of one image at every threshold."""
-    recipe = work.recipe
-    if len(maps) != len(recipe.maps):
-        raise DataFault(
-            f"{work.maps_of(record)}: holds {len(maps)} lines of maps, the recipe has {len(recipe.maps)}"
-        )
-    if not maps[0].ids:
-        fill = IGNORE if recipe.no_label == "ignore" else 0
-        return np.full((len(work.values), *shape), fill, np.uint8)
-    for one in maps:
-        if tuple(one.values.shape[1:]) != shape:
-            raise DataFault(
-                f"{work.maps_of(record)}: maps are {size(one.values.shape[1:])}, the truth {size(shape)}"
-            )
-    picture = images.read_image(record.image)
-    folder = recipe.output.superpixels
-    with kept_in(None if folder is None else Path(folder)):
-        refined = line.combine(maps, picture, [one.refiners for one in recipe.maps], recipe.fuse)
-        return line.sweep(refined, picture, recipe.resolver, work.values, recipe.finish)
-
-
-def _half(record_id: str) -> int:
-    """Which half of the set an image is in: by its id, so that no list order matters."""
-    return draws.seed_of("half", record_id) & 1
-
-
-def _row(sums: _Sums, index: int, value: float, chosen: Sequence[int] | None) -> dict[str, Any]:
+def _row(sums: Sums, index: int, value: float, chosen: Sequence[int] | None) -> dict[str, Any]:
     def part(name: str) -> Counts | None:
         return sums.named[name][index] if name in sums.named else None
 
@@ -325,7 +236,7 @@ def _best(mious: Sequence[float | None]) -> int | None:
     return -max(known)[1] if known else None
 
 
-def _held_out(sums: _Sums, values: Sequence[float], chosen: Sequence[int] | None) -> dict[str, Any] | None:
+def _held_out(sums: Sums, values: Sequence[float], chosen: Sequence[int] | None) -> dict[str, Any] | None:
     """Threshold picked on one half of the images, mIoU there and on the other half."""
     if not all(sums.images):
         return None
