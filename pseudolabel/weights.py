@@ -144,7 +144,7 @@ def normalisation(backbone: str, weights: str) -> tuple[RGB, RGB]:
         return LITE_MEAN, LITE_STD
     if name.startswith(TORCHVISION):
         given = _torchvision_weights(name).transforms()
-        return (*given.mean,), (*given.std,)  # type: ignore[return-value]
+        return (*given.mean,), (*given.std,)
     found = timm.get_pretrained_cfg(name)
     if found is None:
         raise UsageFault(f"mean: {name!r} tells no normalisation; write mean and std")

@@ -5,7 +5,6 @@ Only the network's own `forward` is traced, one step a module, so that its modul
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +29,8 @@ class _Step:
     name: str
     kind: str
     target: Any
-    arguments: Any
-    keywords: Any
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
 
 
 class _TopLevel(fx.Tracer):
@@ -118,10 +117,19 @@ def _steps(model: nn.Module) -> list[_Step]:
             names[node] = ""
         elif node.op != "output":
             names[node] = node.name
-            given = fx.node.map_arg((node.args, node.kwargs), lambda inner: _Of(names[inner]))
-            arguments, keywords = copy.copy(given)  # type: ignore[misc]
-            found.append(_Step(node.name, node.op, node.target, arguments, keywords))
+            keywords = {key: _told(value, names) for key, value in node.kwargs.items()}
+            found.append(_Step(node.name, node.op, node.target, _told(node.args, names), keywords))
     return found
+
+
+def _told(value: Any, names: dict[fx.Node, str]) -> Any:
+    """An argument with the results of earlier steps by their names."""
+    if isinstance(value, fx.Node):
+        return _Of(names[value])
+    if isinstance(value, (list, tuple)):
+        told = [_told(inner, names) for inner in value]
+        return told if isinstance(value, list) else tuple(told)
+    return value
 
 
 def _run(model: nn.Module, steps: list[_Step], done: dict[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,8 @@ class Layout:
             found = self._token_grid(values.shape[1], size)
             if found is not None:
                 prefix, (rows, columns) = found
-                return values[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))
+                cells = values[:, prefix:].transpose(1, 2)
+                return cells.reshape(*cells.shape[:2], rows, columns)
         raise DataFault(
             f"layer: an output of shape {tuple(values.shape)} is no grid of features of a picture of "
             f"{size[0]} x {size[1]}; take another layer"

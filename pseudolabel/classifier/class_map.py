@@ -103,8 +103,8 @@ def mapped(chosen: ClassMap, space: LabelSpace | None, leave_out: Sequence[str] 
     missing = [name for name in wanted.values() if name not in chosen.ids]
     if missing:
         raise DataFault(
-            f"{chosen.path}: no ImageNet id for {', '.join(missing)}; give ids, or say `classifier.leave_out: "
-            f"[{', '.join([*leave_out, *missing])}]` (such pixels then count as background)"
+            f"{chosen.path}: no ImageNet id for {', '.join(missing)}; give ids, or say "
+            f"`classifier.leave_out: [{', '.join([*leave_out, *missing])}]` (their pixels are background then)"
         )
     if not wanted:
         raise DataFault("classifier.leave_out: no class is left; take names out of it")

@@ -48,8 +48,9 @@ class Classifier(nn.Module):
         self.name = backbone
         self.classes = classes
         self.output_stride = output_stride
-        self.backbone: Any = create(backbone, output_stride, "network", headless=True)
-        self.layout = layout_of(self.backbone, self.backbone.forward_features, backbone, "network")
+        network: Any = create(backbone, output_stride, "network", headless=True)
+        self.backbone = network
+        self.layout = layout_of(network, network.forward_features, backbone, "network")
         self.depth, self.stride = self.layout.depth, self.layout.stride
         if self.stride != output_stride:
             raise DataFault(

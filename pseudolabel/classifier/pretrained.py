@@ -42,8 +42,9 @@ class Pretrained(nn.Module):
 
     def __init__(self, backbone: nn.Module, name: str) -> None:
         super().__init__()
-        self.backbone: Any = backbone.eval()
-        self.layout = layout_of(backbone, self.backbone.forward_features, name, "classifier")
+        network: Any = backbone.eval()
+        self.backbone = network
+        self.layout = layout_of(network, network.forward_features, name, "classifier")
         self.depth, self.stride = self.layout.depth, self.layout.stride
         linear, logits = self._linear(name)
         self.pooled = linear is not None

@@ -7,4 +7,4 @@ from pseudolabel.contracts.readers import *  # noqa: F403
 
 
 def test_every_brick_of_the_room_is_here() -> None:
-    assert {"scenes", "table", "voc"} <= set(registry.names("readers"))
+    assert {"folder", "scenes", "table", "voc"} <= set(registry.names("readers"))

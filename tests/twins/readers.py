@@ -105,3 +105,15 @@ def scenes(folder):
         return names, rows
 
     return settings, expected
+
+
+def folder(folder):
+    names = ("b.JPG", "a.b.png", "zoo/007.webp", "zoo/ape/7.jpg", "a/1.bmp")
+    for name in names:
+        picture(folder / name, 5, 7)
+    picture(folder / ".hidden/x.jpg", 5, 7)
+    picture(folder / "zoo/.x.jpg", 5, 7)
+    (folder / "zoo/notes.txt").write_text("x")
+    # a file stands where its name would among the folders
+    rows = [(name, None, None) for name in ("a/1", "a.b", "b", "zoo/007", "zoo/ape/7")]
+    return {"root": str(folder)}, lambda: (("background",), rows)

@@ -49,8 +49,15 @@ def test_lite0_gives_its_last_activation() -> None:
 @pytest.mark.parametrize(
     ("backbone", "stride", "told"),
     [
-        ("test_vit", 16, r"'test_vit' gives no \(batch, channels, height, width\) grid"),
-        ("test_mambaout", 32, "gives no .* grid of features but .*; take a convolutional"),
+        (
+            "test_maxvit",
+            32,
+            "does not take pictures of any size .96 x 160: .*; take another network, such as",
+        ),
+        ("test_vit_relpos", 16, "does not take pictures of any size"),
+        ("test_vit", 32, "has 16 and cannot be made 32; write 16"),
+        ("torchvision/resnet51", 32, "'resnet51' is not a classifier of torchvision; did you mean 'resnet"),
+        ("torchvision/mobilenet_v2", 16, "has 32 and cannot be made 16; write 32"),
         ("mobilenetv3_small_050", 16, "has 32 and cannot be made 16; write 32"),
         ("resnet51", 16, "'resnet51' is not a model of timm; did you mean"),
     ],
@@ -58,6 +65,99 @@ def test_lite0_gives_its_last_activation() -> None:
 def test_refused(backbone: str, stride: int, told: str) -> None:
     with pytest.raises(DataFault, match=told):
         Classifier(backbone, 2, output_stride=stride)
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_vit3"])
+def test_features_of_a_transformer_are_its_patch_tokens_in_their_places(backbone: str) -> None:
+    torch.manual_seed(1)
+    network = Classifier(backbone, 2, output_stride=16).eval()
+    images = torch.randn(2, 3, 40, 75)  # neither side is a multiple of the patch
+    with torch.no_grad():
+        found = network.features(images)
+        (expected,) = network.backbone.forward_intermediates(
+            images, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        logits = network(images)
+    assert found.shape == (2, network.depth, 3, 5)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(logits, found.mean(dim=(2, 3)) @ network.head.weight.T)
+    assert (network.pooled, network.target) == (True, None)
+
+
+def test_channels_last_grids_are_turned() -> None:
+    network = Classifier("test_mambaout", 2, output_stride=32).eval()
+    images = torch.randn(1, 3, 64, 100)
+    with torch.no_grad():
+        expected = network.backbone.forward_features(images)
+        found = network.features(images)
+    assert expected.shape == (1, 2, 4, 64)
+    torch.testing.assert_close(found, expected.movedim(3, 1))
+    torch.testing.assert_close(network.grid(found, (64, 100)), found)
+
+
+def test_grid_of_a_layer() -> None:
+    network = Classifier("test_vit", 2, output_stride=16).eval()
+    tokens = torch.randn(1, 1 + 6, 64)
+    found = network.grid(tokens, (32, 48))
+    torch.testing.assert_close(found[0, :, 1, 2], tokens[0, 1 + 5])  # second row, third column
+    torch.testing.assert_close(network.grid(tokens[:, 1:], (32, 48)), found)  # before the class token came
+    torch.testing.assert_close(network.grid(found, (32, 48)), found)
+    for shape in ((1, 8, 64), (1, 2, 7, 16), (1, 64), (1, 6, 13, 2)):
+        with pytest.raises(DataFault, match=r"is no grid of features of a picture of 32 x 48; take another"):
+            network.grid(torch.zeros(shape), (32, 48))
+
+
+def test_grid_of_an_odd_picture_has_a_last_cell_that_is_not_whole() -> None:
+    network = Classifier("test_mambaout", 2, output_stride=32).eval()
+    values = torch.randn(1, 3, 5, 64)
+    for size in ((96, 160), (70, 130), (96, 129)):
+        torch.testing.assert_close(network.grid(values, size), values.movedim(3, 1))
+    with pytest.raises(DataFault, match="no grid"):
+        network.grid(values, (96, 400))
+
+
+@pytest.mark.parametrize(("backbone", "stride"), [("torchvision/resnet18", 32), ("torchvision/resnet50", 16)])
+def test_torchvision_networks_end_at_their_last_grid(backbone: str, stride: int) -> None:
+    from torchvision import models
+
+    torch.manual_seed(2)
+    network = Classifier(backbone, 2, output_stride=stride).eval()
+    own = models.get_model(backbone.removeprefix("torchvision/"), weights=None)
+    assert not hasattr(network.backbone, "fc")
+    own.load_state_dict(network.backbone.state_dict(), strict=False)
+    images = torch.randn(1, 3, 70, 96)
+    with torch.no_grad():
+        found = network.features(images)
+    assert network.stride == stride
+    if stride == 32:
+        seen: list[torch.Tensor] = []
+        own.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        with torch.no_grad():
+            own.eval()(images)
+        torch.testing.assert_close(found, seen[0])
+    else:
+        assert found.shape[2:] == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stride"), [("test_vit", 16), ("test_mambaout", 32), ("torchvision/resnet18", 32)]
+)
+def test_every_kind_learns(backbone: str, stride: int) -> None:
+    network = Classifier(backbone, 2, output_stride=stride).train()
+    network.hold_norm()
+    network(torch.randn(2, 3, 64, 64)).square().sum().backward()
+    without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    assert all(name.startswith("backbone.head.") for name in without), without  # what no head of ours uses
+
+
+def test_held_stem_of_a_transformer_is_its_patch_embedding() -> None:
+    network = Classifier("test_vit", 2, output_stride=16)
+    network.hold_first(stem=True, stages=1)
+    still = [name.split(".") for name, p in network.named_parameters() if not p.requires_grad]
+    assert {parts[1] for parts in still} == {"cls_token", "pos_embed", "patch_embed", "blocks"}
+    assert {parts[2] for parts in still if parts[1] == "blocks"} == {"0"}
+    with pytest.raises(DataFault, match=r"frozen_stem: .* does not say what its stem is; write false"):
+        Classifier("torchvision/resnet18", 2).hold_first(stem=True, stages=0)
 
 
 def test_held_norm_keeps_its_statistics_and_still_learns() -> None:
