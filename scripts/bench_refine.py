@@ -1,4 +1,4 @@
-"""Milliseconds of every refiner, resolver and finisher, superpixels by speed and quality, whole runs with CRF.
+"""Milliseconds of every refiner, resolver and finisher; superpixels by speed and quality; runs with CRF.
 
     python scripts/bench_refine.py [--root VOC --split val] [--images 20] [--rounds 5]
         [--crf [--classifier RUN]] [-o docs/results/refine_speed.json]
@@ -261,28 +261,29 @@ def crf(
         "resolver": {"name": "constant", "threshold": 0.2},
         "finish": [{"name": "crf"}],
     }
-    quiet = {"limit": count, "quiet": True}
+
+    def masks_of(recipe: dict[str, Any], name: str, workers: int) -> float:
+        options: dict[str, Any] = {"device": "cpu", "workers": workers, "limit": count, "quiet": True}
+        return clock(lambda: generate(recipe, folder / name, **options))
+
+    def refined(workers: int, part: int) -> float:
+        out = folder / f"refined-{workers}-{part}"
+        options: dict[str, Any] = {"workers": workers, "limit": part, "quiet": True}
+        return clock(lambda: refine(folder / "plain", out, overrides=["finish=[{name: crf}]"], **options))
+
     threads = torch.get_num_threads()
     say(f"CRF: {count} pictures, cores busy one at a time")
     torch.set_num_threads(1)
     plain = {**recipe, "finish": [], "output": {"maps": True}}
-    network_alone = clock(lambda: generate(plain, folder / "plain", device="cpu", workers=0, **quiet))
-    serial = clock(lambda: generate(recipe, folder / "serial", device="cpu", workers=0, **quiet))
+    network_alone = masks_of(plain, "plain", 0)
+    serial = masks_of(recipe, "serial", 0)
     torch.set_num_threads(threads)
     say(f"CRF: the same with {cores} workers")
-    whole = clock(lambda: generate(recipe, folder / "whole", device="cpu", workers=cores, **quiet))
+    whole = masks_of(recipe, "whole", cores)
     steady = {}
     for workers in (1, 2):
         say(f"CRF: {workers} workers on stored maps")
-        half, full = (
-            clock(
-                lambda part=part, workers=workers: refine(
-                    folder / "plain", folder / f"refined-{workers}-{part}",
-                    overrides=["finish=[{name: crf}]"], workers=workers, limit=part, quiet=True,
-                )
-            )
-            for part in (count // 2, count)
-        )  # fmt: skip
+        half, full = refined(workers, count // 2), refined(workers, count)
         steady[workers] = (full - half) / (count - count // 2)
     gain, share = steady[1] / steady[2], whole / (serial / cores)
     return {
