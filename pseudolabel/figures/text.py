@@ -120,10 +120,10 @@ def methods(result: Mapping[str, Any]) -> str:
     for room, found in result.items():
         parts.append(room)
         for name, entry in found.items():
-            parts.append(f"  {name:<16} {entry['summary']}")
-            parts += [f"  {'':<16}   {line}" for line in entry["formula"].splitlines()]
+            parts.append(f"  {name:<20} {entry['summary']}")
+            parts += [f"  {'':<20}   {line}" for line in entry["formula"].splitlines()]
             if entry["source"]:
-                parts.append(f"  {'':<16}   source: {entry['source']}")
+                parts.append(f"  {'':<20}   source: {entry['source']}")
     return "\n".join(parts)
 
 
