@@ -7,6 +7,8 @@
 Mean field, kernels normalised symmetrically, filtered on the permutohedral lattice (an approximation: 1.5
 to 4.5 % of the labels differ from the exact formula, which `crf_exact` computes). The unary is -log of the
 label's confidence (what remains is shared by the other labels), or of the scores, clipped to at least 1e-5.
+Scores must then be as good as probabilities (`power` gives such): beside a constant background a class score
+of 0 costs far more than a background that is a little too high, and the background floods the picture.
 
 Source: Krahenbuhl and Koltun 2011 (arXiv 1210.5644). Presets: irn (jiwoon-ahn/irn, seed refinement), psa
 (jiwoon-ahn/psa, `crf_inference`), deeplab (kazuto1011/deeplab-pytorch).

@@ -8,7 +8,7 @@ Mean field, kernels normalised symmetrically, a pixel's message to itself includ
 Its cost grows with the square of the pixels (N^2 exponentials an update, 11 times for 10 updates): about
 1e9 a second on two cores, some 1e12 on a GPU, hardly more for many labels than for two. `long_side` runs
 it on a smaller picture: confidences and colours are averaged down, reaches shrink along, probabilities come
-back bilinearly.
+back bilinearly. The unary is that of `crf`.
 
 Source: Krahenbuhl and Koltun 2011 (arXiv 1210.5644); kernels as attention: own derivation. Presets: irn
 (jiwoon-ahn/irn, seed refinement), psa (jiwoon-ahn/psa, `crf_inference`), deeplab
