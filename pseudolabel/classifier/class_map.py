@@ -104,7 +104,7 @@ def mapped(chosen: ClassMap, space: LabelSpace | None, leave_out: Sequence[str] 
     if missing:
         raise DataFault(
             f"{chosen.path}: no ImageNet id for {', '.join(missing)}; give ids, or say "
-            f"`classifier.leave_out: [{', '.join([*leave_out, *missing])}]` (their pixels are background then)"
+            f"`classifier.leave_out: [{', '.join([*leave_out, *missing])}]` (then background)"
         )
     if not wanted:
         raise DataFault("classifier.leave_out: no class is left; take names out of it")
