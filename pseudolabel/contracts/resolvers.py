@@ -2,7 +2,8 @@
 
 A brick from another package is tested as soon as its entry point is installed. Traits looked at:
 `swept` (the key that a sweep varies), `sweep` (many values of it in one pass), `flips=True` (a mirrored
-input gives the mirrored output), `twins` (see `pseudolabel.contracts.twins`).
+input gives the mirrored output), `needs_for` (options that need a further package), `twins` (see
+`pseudolabel.contracts.twins`).
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def test_labels_have_no_gaps_on_any_size(engine: str, shape: tuple[int, int], co
             assert number <= 4 * count
 
 
-@pytest.mark.parametrize("settings", [{}, {"segments": 60}, {"compactness": 4.0}, {"sigma": 0.0}])
+@pytest.mark.parametrize("settings", [{}, {"segments": 60}, {"compactness": 6.5}, {"sigma": 0.0}])
 def test_regions_are_the_library_s(engine: str, settings: dict[str, float]) -> None:
     picture = make_image(61, 84, seed=3).numpy()
     params = Superpixels(engine=engine, **settings)
