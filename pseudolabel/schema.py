@@ -24,9 +24,9 @@ Precision = Literal["float32", "bf16", "float16"]
 
 
 class Network(Section):
-    """The classifier: a timm backbone, global average pooling, a linear head without bias."""
+    """The classifier: a backbone's grid of features, global average pooling, a linear head without bias."""
 
-    backbone: str = parameter(help="name of a timm model that gives a feature grid")
+    backbone: str = parameter(help="a model of timm, transformers included, or torchvision/NAME")
     weights: str = parameter("package", help="package | hub | none | a path to .safetensors or .pth")
     output_stride: int = parameter(16, ge=4, le=32, unit="pixels a feature cell", help="by dilation")
     mean: tuple[float, float, float] | None = parameter(

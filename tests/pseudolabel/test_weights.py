@@ -122,6 +122,13 @@ def test_normalisation_follows_the_weights() -> None:
     assert weights.normalisation("resnet50", "none")[0] == (0.485, 0.456, 0.406)
 
 
+def test_torchvision_tells_its_own() -> None:
+    assert weights.normalisation("torchvision/resnet50", "hub")[1] == (0.229, 0.224, 0.225)
+    assert weights.digest("torchvision/resnet50", "hub") == "hub:torchvision/resnet50.IMAGENET1K_V2"
+    with pytest.raises(UsageFault, match="torchvision has none for 'resnet5'; write a path"):
+        weights.digest("torchvision/resnet5", "hub")
+
+
 def test_digest_is_of_the_content(tmp_path: Path) -> None:
     one, other = tmp_path / "a.pth", tmp_path / "b.pth"
     for path in (one, other):
@@ -151,6 +158,11 @@ def test_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, "create_model", refuse)
     with pytest.raises(EnvironmentFault, match=r"the hub gave nothing for 'resnet50' \(no route to host\)"):
         weights.encoder_state("resnet50", "hub")
+    from torchvision.models import ResNet50_Weights
+
+    monkeypatch.setattr(ResNet50_Weights, "get_state_dict", refuse)
+    with pytest.raises(EnvironmentFault, match=r"nothing for 'torchvision/resnet50' \(no route to host\)"):
+        weights.encoder_state("torchvision/resnet50", "hub")
 
 
 class TestRefused:

@@ -60,6 +60,17 @@ def test_comes_back(run: Path, network: Classifier) -> None:
     assert load_classifier(run / FILE).sha256 == loaded.sha256
 
 
+@pytest.mark.parametrize(
+    ("backbone", "stride"), [("test_vit", 16), ("test_mambaout", 32), ("torchvision/resnet18", 32)]
+)
+def test_every_kind_of_backbone_comes_back(tmp_path: Path, backbone: str, stride: int) -> None:
+    made = Classifier(backbone, 3, output_stride=stride).eval()
+    save_classifier(tmp_path / FILE, made, SPACE, MEAN, STD, {}, "abc")
+    images = torch.randn(1, 3, 50, 70)
+    with torch.no_grad():
+        assert torch.equal(load_classifier(tmp_path).network(images), made(images))
+
+
 def rename(metadata: dict[str, str], tensors: dict[str, Tensor]) -> None:
     tensors["head.wait"] = tensors.pop("head.weight")
 

@@ -183,3 +183,26 @@ def test_held_stages_end_where_they_are_said_to() -> None:
     assert still(stem=False, stages=0) == set()
     assert still(stem=True, stages=0) == {"conv1", "bn1"}
     assert still(stem=True, stages=2) == still(stem=False, stages=2) == {"conv1", "bn1", "layer1", "layer2"}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stride"), [("test_vit", 16), ("test_mambaout", 32), ("torchvision/resnet18", 32)]
+)
+def test_grad_cam_is_cam_on_every_kind_of_backbone(backbone: str, stride: int) -> None:
+    from pseudolabel import registry
+    from pseudolabel.maps._bound import build
+    from pseudolabel.maps._explained import Explained
+    from pseudolabel.records import Targets
+
+    torch.manual_seed(5)
+    model = Explained(Classifier(backbone, 3, output_stride=stride))
+    images, targets = torch.randn(2, 3, 70, 101), Targets((0, 0, 1), (1, 3, 2))
+    values = {}
+    for name in ("cam", "grad_cam"):
+        brick = registry.get("methods", name)
+        bound = build((brick, brick.params()))
+        values[name] = bound.explain(model, images, targets, [(0, "a"), (0, "b")]).values
+    cells = values["cam"][0, 0].numel()
+    assert cells > 1
+    assert values["cam"].std() > 0
+    torch.testing.assert_close(values["grad_cam"] * cells, values["cam"], rtol=1e-4, atol=1e-5)
