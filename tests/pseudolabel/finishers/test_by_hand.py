@@ -54,6 +54,14 @@ def test_boundary_by_hand() -> None:
     assert run("boundary", [[1, 0, 0], [0, 0, 0], [0, 0, 0]], width=1) == [[X, X, 0], [X, X, 0], [0, 0, 0]]
 
 
+def test_boundary_is_blind_to_what_a_pixel_that_is_not_kept_would_be() -> None:
+    belief = belief_of([[0, 0, 2, 0, 0]])
+    belief.keep[0, 2] = False
+    brick = registry.get("finishers", "boundary")
+    out = brick.run(belief, torch.zeros(1, 5, 3, dtype=torch.uint8), brick.params(width=1))
+    assert out.mask().tolist() == [[0, 0, X, 0, 0]]
+
+
 SPECKS = [
     [0, 0, 0, 2, 2, 2],
     [0, 1, 0, 2, 2, 2],
@@ -69,6 +77,11 @@ def test_small_regions_go_to_what_surrounds_them_or_become_ignore() -> None:
     assert run("small_regions", SPECKS, share=0.05, to="ignore") == [
         [X if label == 1 else label for label in row] for row in SPECKS
     ]
+
+
+def test_corners_do_not_join_regions() -> None:
+    corner_to_corner = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    assert run("small_regions", corner_to_corner, share=0.15) == [[0] * 4] * 3
 
 
 def test_small_regions_take_the_longest_border_and_of_equal_ones_the_lowest() -> None:
