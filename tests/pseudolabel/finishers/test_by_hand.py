@@ -79,7 +79,7 @@ def test_small_regions_go_to_what_surrounds_them_or_become_ignore() -> None:
     ]
 
 
-def test_corners_do_not_join_regions() -> None:
+def test_corners_do_not_join_small_regions() -> None:
     corner_to_corner = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
     assert run("small_regions", corner_to_corner, share=0.15) == [[0] * 4] * 3
 
