@@ -11,7 +11,6 @@ no probabilities). The run must hold stored maps and its data ground truth.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     for preset in PRESETS:
         matrices: dict[str, list[Any]] = {name: [] for name in ROWS}
-        differ, shift, seconds = [], [], dict.fromkeys(("lattice", "exact"), 0.0)
+        differ, shift = [], []
         for record in records:
             picture = torch.from_numpy(images.read_image(record.image).copy())
             maps = read_maps(given.run / "maps" / f"{record.id}.safetensors")
@@ -59,16 +58,14 @@ def main() -> None:
             beliefs = {"no CRF": belief, "lattice, full size": _finished("crf", belief, picture, preset)}
             small, little, share = _small(belief, picture, given.side)
             for name, brick in (("lattice", "crf"), ("exact", "crf_exact")):
-                start = time.perf_counter()
                 beliefs[name] = _finished(brick, small, little, preset, share)
-                seconds[name] += time.perf_counter() - start
             differ.append((beliefs["lattice"].rows() != beliefs["exact"].rows()).float().mean().item())
             shift.append((beliefs["lattice"].values - beliefs["exact"].values).abs().mean().item())
             truth = judged.mask(record)
             for name, one in beliefs.items():
                 mask = _at(one, truth.shape).mask().numpy()
                 matrices[name].append(confusion(truth, mask, len(judged.space.names)))
-        found[preset] = _row(matrices, differ, shift, seconds)
+        found[preset] = _row(matrices, differ, shift)
         say(f"{preset}: {found[preset]}")
     result = {
         "command": command(),
@@ -114,9 +111,7 @@ def _at(belief: Belief, size: tuple[int, ...]) -> Belief:
     return Belief(belief.ids, values, torch.ones(size, dtype=torch.bool))
 
 
-def _row(
-    matrices: dict[str, list[Any]], differ: list[float], shift: list[float], seconds: dict[str, float]
-) -> dict[str, Any]:
+def _row(matrices: dict[str, list[Any]], differ: list[float], shift: list[float]) -> dict[str, Any]:
     """Figures of one preset, with intervals over images; the last is paired."""
     stacks = {name: np.stack(found) for name, found in matrices.items()}
     times = times_of(len(differ))
@@ -132,7 +127,6 @@ def _row(
         "miou": sums,
         "exact minus lattice": {"miou": sums["exact"] - sums["lattice"],
                                 "interval": interval(drawn["exact"] - drawn["lattice"])},
-        "seconds an image": {name: total / len(differ) for name, total in seconds.items()},
     }  # fmt: skip
 
 
