@@ -3,6 +3,8 @@
     python scripts/bench_maps.py [--models resnet50 tf_efficientnet_lite0 vit_tiny_patch16_224]
         [--rounds 7] [--device auto] [--generate FOLDER_OF_PICTURES] [-o docs/results/map_speed.json]
 
+A model that the file already has is replaced, the others stay.
+
 All rows of a model run interleaved in one process; a ratio is the median over rounds of the ratio within a
 round. The libraries are the extra `referee`, in an environment of their own; without them only our rows run.
 The limits: a bare forward of the plain network in channels_last for CAM and Grad-CAM; for k classes of
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
+import shutil
 import statistics
 import sys
 import tempfile
@@ -70,13 +73,13 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, help="a .json; a table of the same name goes beside it")
     given = parser.parse_args()
     device = pick(given.device)
+    command = "python " + " ".join(["scripts/bench_maps.py", *sys.argv[1:]])
+    before = storage.read_json(given.out)["models"] if given.out and given.out.is_file() else {}
     found: dict[str, Any] = {
-        "command": "python " + " ".join(["scripts/bench_maps.py", *sys.argv[1:]]),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "rounds": given.rounds,
-        "models": {},
+        "models": before,
     }
     for name in given.models:
         torch.manual_seed(0)
@@ -85,15 +88,15 @@ def main() -> None:
         with ExitStack() as stack:
             rows = rows_of(network, given.size, given.crops, device, stack)
             interleave(rows, given.rounds, device)
-        found["models"][name] = table(rows)
-        show(name, found["models"][name])
+        entry: dict[str, Any] = {"command": command, "rounds": given.rounds, "rows": table(rows)}
+        show(name, entry["rows"])
         if given.generate:
-            part = generate_share(network, given.generate, device)
-            found["models"][name]["pl generate, CAM"] = part
-            print(f"{name}: pl generate {part}")
-    if given.out:
-        storage.write_json(given.out, found)
-        storage.write_text(given.out.with_suffix(".md"), markdown(found))
+            entry["pl generate, CAM"] = generate_share(network, given.generate, device)
+            print(f"{name}: pl generate {entry['pl generate, CAM']}")
+        found["models"][name] = entry
+        if given.out:
+            storage.write_json(given.out, found)
+            storage.write_text(given.out.with_suffix(".md"), markdown(found))
 
 
 def rows_of(network: Classifier, size: int, crops: int, device: torch.device, stack: ExitStack) -> list[Row]:
@@ -313,7 +316,7 @@ def generate_share(network: Classifier, folder: Path, device: torch.device) -> d
         (root / "pictures").mkdir()
         rows = ["file,labels"]
         for number, file in enumerate(files):
-            (root / "pictures" / file.name).symlink_to(file.resolve())
+            shutil.copy(file, root / "pictures" / file.name)
             rows.append(f"{file.name},class{1 + number % CLASSES};class{1 + (number + 7) % CLASSES}")
         storage.write_text(root / "pictures" / "tags.csv", "\n".join([*rows, ""]))
         storage.write_text(root / "pictures" / "classes.txt", names)
@@ -362,30 +365,29 @@ def show(name: str, entries: dict[str, Any]) -> None:
 def markdown(found: dict[str, Any]) -> str:
     """The figures as a page."""
     lines = [
-        "# Speed of map methods", "", f"`{found['command']}`", "",
-        f"{found['device']}, {found['threads']} threads, torch {found['torch']}; "
-        f"{found['rounds']} interleaved rounds, ratio = time / limit, median of the rounds' ratios.", "",
-    ]  # fmt: skip
-    for model, entries in found["models"].items():
-        lines += [
-            f"## {model}",
-            "",
-            "| | ms | ratio to the limit | goal | |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        for row, entry in entries.items():
-            if "ms" not in entry:
-                continue
-            faster = "; ".join(f"{k} {v} times" for k, v in entry.items() if k.startswith("faster"))
-            ratio, goal = entry.get("ratio", ""), entry.get("goal", "")
-            lines.append(f"| {row} | {entry['ms']} | {ratio} | {goal} | {faster} |")
-        share = entries.get("pl generate, CAM")
+        "# Speed of map methods",
+        "",
+        f"{found['device']}, {found['threads']} threads, torch {found['torch']}. Rows of a model ran "
+        "interleaved in one process; ratio = time / limit, median of the rounds' ratios (least, greatest).",
+        "",
+    ]
+    for model, entry in found["models"].items():
+        lines += [f"## {model}", "", f"`{entry['command']}`", ""]
+        lines += ["| | ms | ratio to the limit | goal | |", "| --- | --- | --- | --- | --- |"]
+        for row, figures in entry["rows"].items():
+            faster = "; ".join(f"{k} {v} times" for k, v in figures.items() if k.startswith("faster"))
+            ratio = ""
+            if "ratio" in figures:
+                low, high = figures["ratios"]
+                ratio = f"{figures['ratio']} ({low} to {high})"
+            lines.append(f"| {row} | {figures['ms']} | {ratio} | {figures.get('goal', '')} | {faster} |")
+        share = entry.get("pl generate, CAM")
         if share:
+            part = 100 * share["share of the bare network"]
             lines += [
                 "",
-                f"`pl generate` with CAM on {share['images']} pictures: {share['images_per_second']} /s, "
-                f"the bare network {share['bare images_per_second']}: "
-                f"{100 * share['share of the bare network']:.0f} % (goal 85).",
+                f"`pl generate` with CAM on {share['images']} pictures: {share['images_per_second']}/s, "
+                f"the bare network {share['bare images_per_second']}/s: {part:.0f} % (goal 85).",
             ]
         lines.append("")
     return "\n".join(lines)
