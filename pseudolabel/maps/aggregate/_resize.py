@@ -1,18 +1,22 @@
-"""Bilinear resize as a matrix, so that its adjoint is the transposed matrix.
+"""Bilinear resize and its adjoint, the gradient of a picture before it of one after it.
 
     out = R_y X R_x^T,   adjoint(G) = R_y^T G R_x,   <R_y X R_x^T, G> = <X, R_y^T G R_x>
 
 R has the weights of `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`, with
-`antialias` those of its triangle filter. Two products with the matrix also give the same bits on every
-device run, which the library's backward of the resize does not promise.
+`antialias` those of its triangle filter.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 
+@lru_cache(maxsize=256)
 def resize_matrix(
     source: int, target: int, *, antialias: bool = False, device: torch.device | str = "cpu"
 ) -> Tensor:
@@ -33,22 +37,45 @@ def resize_matrix(
     return matrix.float()
 
 
-def resize(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(..., H, W) -> (..., h, w) with matrices (h, H) and (w, W)."""
-    return rows @ (images @ columns.T)
+@dataclass(frozen=True)
+class Resize:
+    """From (H, W) = source to (h, w) = target.
 
+    A CPU runs the library's kernels, which look at two pixels a side; elsewhere, and with antialias, it is
+    two products with matrices. On a GPU only they promise the same bits every time.
+    """
 
-def adjoint(gradients: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The gradient (..., H, W) with respect to the image, of one (..., h, w) after `resize`."""
-    return rows.T @ (gradients @ columns)
+    source: tuple[int, int]
+    target: tuple[int, int]
+    antialias: bool = False
 
+    def __call__(self, images: Tensor) -> Tensor:
+        """(..., H, W) -> (..., h, w)."""
+        if self._direct(images):
+            planes = images.reshape(1, -1, *self.source)
+            out = interpolate(planes, size=self.target, mode="bilinear", align_corners=False)
+            return out.reshape(*images.shape[:-2], *self.target)
+        rows, columns = self._matrices(images)
+        return rows @ (images @ columns.T)
 
-def axes_of(
-    source: tuple[int, int], target: tuple[int, int], antialias: bool, device: torch.device | str
-) -> tuple[Tensor, Tensor]:
-    """The two matrices that resize (H, W) = source to (h, w) = target."""
-    rows, columns = (
-        resize_matrix(before, after, antialias=antialias, device=device)
-        for before, after in zip(source, target, strict=True)
-    )
-    return rows, columns
+    def back(self, gradients: Tensor) -> Tensor:
+        """The gradient (..., H, W) with respect to the image, of one (..., h, w) after the resize."""
+        if self._direct(gradients):
+            planes = gradients.reshape(1, -1, *self.target).contiguous()
+            whole = [1, planes.shape[1], *self.source]
+            found: Tensor = torch.ops.aten.upsample_bilinear2d_backward(
+                planes, list(self.target), whole, False, None, None
+            )
+            return found.reshape(*gradients.shape[:-2], *self.source)
+        rows, columns = self._matrices(gradients)
+        return rows.T @ (gradients @ columns)
+
+    def _direct(self, values: Tensor) -> bool:
+        return values.device.type == "cpu" and not self.antialias
+
+    def _matrices(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        rows, columns = (
+            resize_matrix(before, after, antialias=self.antialias, device=values.device).to(values.dtype)
+            for before, after in zip(self.source, self.target, strict=True)
+        )
+        return rows, columns

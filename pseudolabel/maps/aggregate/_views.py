@@ -9,11 +9,10 @@ from torch import Tensor
 
 from pseudolabel.maps._bound import BoundMethod, ImageFinish, Key, on_image
 from pseudolabel.maps._explained import Explained
-from pseudolabel.maps.aggregate._resize import adjoint
+from pseudolabel.maps.aggregate._resize import Resize
 from pseudolabel.records import Evidence, Targets
 
 View = tuple[int, int]  # image in the batch, index of the view
-Axes = tuple[Tensor, Tensor]  # the matrices of a resize, (h, H) and (w, W)
 See = Callable[[Tensor], Tensor]  # (..., H, W) of the image -> (..., h, w) of the view
 
 
@@ -68,11 +67,11 @@ def each(
             yield view, _part(evidence, rows)
 
 
-def placed(inner: BoundMethod, values: Tensor, axes: Axes, size: tuple[int, int]) -> Tensor:
-    """Evidence (T, c, h', w') of a view at the place (h, w) that the view was resized from by `axes`."""
+def placed(inner: BoundMethod, values: Tensor, resize: Resize) -> Tensor:
+    """Evidence (T, c, h', w') of a view at the place (T, c, H, W) that the view was resized from."""
     if inner.place == "adjoint":
-        return adjoint(values, *axes)
-    return on_image(values.flatten(0, 1), size).reshape(*values.shape[:2], *size)
+        return resize.back(values)
+    return on_image(values.flatten(0, 1), resize.source).reshape(*values.shape[:2], *resize.source)
 
 
 class Means:

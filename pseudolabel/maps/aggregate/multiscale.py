@@ -25,8 +25,8 @@ from torch import Tensor
 
 from pseudolabel.maps._bound import BoundMethod, Key, finished, on_image
 from pseudolabel.maps._explained import Explained
-from pseudolabel.maps.aggregate._resize import axes_of, resize
-from pseudolabel.maps.aggregate._views import Axes, Means, See, View, each, placed, rows_of
+from pseudolabel.maps.aggregate._resize import Resize
+from pseudolabel.maps.aggregate._views import Means, See, View, each, placed, rows_of
 from pseudolabel.records import Evidence, Targets
 from pseudolabel.registry import RAW, Parameters, brick, parameter
 
@@ -102,8 +102,8 @@ def _explain(
     total: Tensor | None = None
     for number, scale in enumerate(params.scales):
         target = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-        axes = axes_of(size, target, params.antialias, model.device)
-        see = partial(_see, axes=axes)
+        resize = Resize(size, target, params.antialias)
+        see = partial(_see, resize=resize)
         # copies of one size share forwards; the index is that of the copy, odd ones are flipped
         indices = [2 * number, 2 * number + 1][: 1 + params.flip]
         views = [(image, index) for image in labels for index in indices]
@@ -114,7 +114,7 @@ def _explain(
         for view, evidence in each(inner, model, targets, keys, views, made, see):
             rows = labels[view[0]]
             means.add(rows, evidence)
-            found = _on_image(inner, params, evidence.values, axes, size, flipped=view[1] % 2 == 1)
+            found = _on_image(inner, params, evidence.values, resize, flipped=view[1] % 2 == 1)
             if total is None:
                 total = found.new_zeros(len(targets.images), *found.shape[1:])
             total[rows.start : rows.stop] += found
@@ -122,19 +122,18 @@ def _explain(
     return Evidence(total, means.logits, means.totals, means.uncovered)
 
 
-def _see(view: View, axes: Axes) -> See:
+def _see(view: View, resize: Resize) -> See:
     """What a copy sees of (..., H, W)."""
     if view[1] % 2:
-        return lambda picture: resize(picture, *axes).flip(-1)
-    return lambda picture: resize(picture, *axes)
+        return lambda picture: resize(picture).flip(-1)
+    return lambda picture: resize(picture)
 
 
 def _on_image(
     inner: BoundMethod,
     params: Multiscale,
     values: Tensor,
-    axes: Axes,
-    size: tuple[int, int],
+    resize: Resize,
     *,
     flipped: bool,
 ) -> Tensor:
@@ -142,11 +141,11 @@ def _on_image(
     if flipped:
         values = values.flip(-1)
     if params.accumulate == "signed":
-        return placed(inner, values, axes, size)
+        return placed(inner, values, resize)
     if inner.place == "adjoint":
-        maps = inner.finish(placed(inner, values, axes, size))
+        maps = inner.finish(placed(inner, values, resize))
     else:
-        maps = on_image(inner.finish(values), size)
+        maps = on_image(inner.finish(values), resize.source)
     if params.divide == "max":
         largest = maps.amax(dim=(1, 2), keepdim=True)
         maps = maps / torch.where(largest > 0, largest, torch.ones_like(largest))  # an empty map stays so

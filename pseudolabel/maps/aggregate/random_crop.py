@@ -29,8 +29,8 @@ from torch import Tensor
 from pseudolabel import draws
 from pseudolabel.maps._bound import BoundMethod, Key, finished
 from pseudolabel.maps._explained import Explained
-from pseudolabel.maps.aggregate._resize import axes_of, resize
-from pseudolabel.maps.aggregate._views import Axes, Means, See, View, each, placed, rows_of
+from pseudolabel.maps.aggregate._resize import Resize
+from pseudolabel.maps.aggregate._views import Means, See, View, each, placed, rows_of
 from pseudolabel.records import Evidence, Targets
 from pseudolabel.registry import RAW, Parameters, brick, parameter
 
@@ -194,13 +194,13 @@ def _explain(
     images = images.to(model.device)
     labels = rows_of(targets)
     windows = {image: draw(keys[image], size, largest) for image in labels}
-    axes: dict[View, Axes] = {}  # of the crops that are on their way
+    resizes: dict[View, Resize] = {}  # of the crops that are on their way
 
     def see(view: View) -> See:
         window = windows[view[0]][view[1]]
         source, target = (window.height, window.width), (largest.size, largest.size)
-        axes[view] = axes_of(source, target, largest.antialias, model.device)
-        return lambda picture: resize(window.of(picture), *axes[view])
+        resizes[view] = Resize(source, target, largest.antialias)
+        return lambda picture: resizes[view](window.of(picture))
 
     def made(view: View) -> Tensor:
         return see(view)(images[view[0]])
@@ -209,7 +209,7 @@ def _explain(
     views = [(image, index) for image in labels for index in range(largest.count)]
     for view, evidence in each(inner, model, targets, keys, views, made, see):
         image, index = view
-        crop = _Crop(inner, windows[image][index], axes.pop(view), evidence)
+        crop = _Crop(inner, windows[image][index], resizes.pop(view), evidence)
         for one in sums:
             if index < one.params.count:
                 one.add(labels[image], index, crop)
@@ -219,16 +219,15 @@ def _explain(
 class _Crop:
     """Evidence of one crop and its window; weighted and placed once for each kind of weight."""
 
-    def __init__(self, inner: BoundMethod, window: Window, axes: Axes, evidence: Evidence) -> None:
-        self.inner, self.window, self.axes, self.evidence = inner, window, axes, evidence
+    def __init__(self, inner: BoundMethod, window: Window, resize: Resize, evidence: Evidence) -> None:
+        self.inner, self.window, self.resize, self.evidence = inner, window, resize, evidence
         self._placed: dict[str, Tensor] = {}
 
     def placed(self, weight: Weight) -> Tensor:
         """(T, c, window's height, width), times the crop's weight for each target."""
         if weight not in self._placed:
             values = self.evidence.values * _weights(self.evidence, weight)[:, None, None, None]
-            size = self.window.height, self.window.width
-            self._placed[weight] = placed(self.inner, values, self.axes, size)
+            self._placed[weight] = placed(self.inner, values, self.resize)
         return self._placed[weight]
 
 
