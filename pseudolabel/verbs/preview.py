@@ -127,7 +127,8 @@ def _refuse_run(out: Path) -> None:
 def _clear(folder: Path) -> None:
     """Take the older preview away; the folder is ours, its fingerprint says so."""
     try:
-        for path in (folder / RESULT, folder / SHEET, *sorted((folder / OVERLAYS).glob("*.png"))):
+        overlays = sorted((folder / OVERLAYS).rglob("*.png"))  # an id may name a folder
+        for path in (folder / RESULT, folder / SHEET, folder / storage.PROBLEMS, *overlays):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise EnvironmentFault(f"{folder}: cannot be cleared ({error}); take another folder") from error

@@ -124,6 +124,9 @@ def test_a_broken_picture_is_named_and_the_others_are_shown_f4(place: Path, tmp_
     rows = [json.loads(line) for line in (tmp_path / "out" / "problems.jsonl").read_text().splitlines()]
     assert [row["file"] for row in rows] == ["p3", "p5"]
     assert (tmp_path / "out" / "preview.png").is_file()
+    preview(recipe(root), tmp_path / "out", ids=["p2"], quiet=True)
+    left = tmp_path / "out" / "problems.jsonl"
+    assert not left.exists() or not left.read_text(), "problems of the older preview are gone with it"
 
 
 def test_predicted_labels_are_those_of_the_run(place: Path, tmp_path: Path) -> None:
