@@ -55,8 +55,15 @@ def resolve(network: nn.Module, layer: str) -> str:
         some = ", ".join(ends[:5]) + (", ..." if len(ends) > 5 else "")
         raise DataFault(f"layer: {layer!r} may be {some}; write the whole name")
     if not ends:
-        raise DataFault(f"layer: {layer!r} is not a module of the network; {nearest(layer, names)}")
+        hint = nearest(layer, dict.fromkeys(end for name in names for end in _ends(name)))
+        raise DataFault(f"layer: {layer!r} is not a module of the network; {hint}")
     return ends[0]
+
+
+def _ends(name: str) -> list[str]:
+    """A dotted name and what is left of it without its first parts, but for a bare number."""
+    parts = name.split(".")
+    return [name, *(".".join(parts[at:]) for at in range(1, len(parts)) if not parts[at].isdigit())]
 
 
 @contextmanager

@@ -37,6 +37,8 @@ def test_a_layer_is_found_by_its_name_or_an_end_of_it() -> None:
         DataFault, match=r"layer: 'trunc\.3' is not a module of the network; did you mean 'trunk\.3'"
     ):
         model.layer_name("trunc.3")
+    with pytest.raises(DataFault, match=r"'conv_haed' is not a .*; did you mean 'conv_head'\?"):
+        deeper.layer_name("conv_haed")  # far from its whole name, near to an end of it
     with pytest.raises(DataFault, match=r"layer: 'bn1' may be backbone\.bn1, .*; write the whole name"):
         deeper.layer_name("bn1")
 
