@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pseudolabel import console, storage
 from pseudolabel import recipe as recipes
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataFault, UsageFault
 from pseudolabel.schema import GenerateRecipe, Labels, MapLine
 from pseudolabel.tensors import packed
 
@@ -54,6 +54,7 @@ def reference(
         `rule` and `classifier` (sha256 of its file).
 
     Raises:
+        UsageFault: recipe or limit refused.
         DataFault: data, classifier or a picture refused, or a map is not finite. A split with holes is of
             no use, so nothing is written then.
         Interrupted: a signal came; nothing is written.
@@ -63,6 +64,8 @@ def reference(
     from pseudolabel.verbs._chosen import chosen_classifier
     from pseudolabel.verbs._classifier_of import ClassifierOf, exact_kernels
 
+    if limit is not None and limit < 1:
+        raise UsageFault(f"--limit {limit}: is not above 0 pictures")
     chosen = recipes.load(recipe, GenerateRecipe, overrides)
     where = pick(device)
     reader, params = chosen.data.load()
