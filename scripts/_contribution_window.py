@@ -231,7 +231,7 @@ def page(result: dict[str, Any]) -> str:
         "# Contribution window: MNIST digits, five convolutions of F x F\n",
         f"```\n{result['command']}\n```\n",
         "\n".join(f"- {claim}" for claim in result["claims"]) + "\n",
-        "![Maps of digits, recalls over the window, DR- against NDR-recall](contribution_window.png)\n",
+        "![Recalls over the window, DR- against NDR-recall](contribution_window.png)\n",
         "## Correctly classified test pictures\n",
         _scores(result["rows"], "correct"),
         "## All test pictures\n",

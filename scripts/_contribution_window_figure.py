@@ -1,4 +1,4 @@
-"""The picture of the contribution-window experiment."""
+"""The pictures of the contribution-window experiment."""
 
 from __future__ import annotations
 
@@ -10,20 +10,16 @@ import numpy as np
 from _contribution_window import Digits, Kind
 
 
-def figure(rows: Sequence[dict[str, Any]], measured: dict[Kind, list[dict[str, Any]]], test: Digits) -> bytes:
-    """Maps of three digits, recalls over the window, and DR- against NDR-recall over the threshold."""
+def maps(measured: dict[Kind, list[dict[str, Any]]], test: Digits) -> bytes:
+    """Maps of three digits of the data set, for the eye; stays beside what is kept, out of the results."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    colours = {1: "#b03a2e", 3: "#e67e22", 5: "#27ae60", 7: "#1b4f72"}
-    plain = [row for row in rows if not row["bias"]]
-    picture = Figure(figsize=(11, 8.6), dpi=150, layout="constrained")
+    picture = Figure(figsize=(11, 4.6), dpi=150, layout="constrained")
     FigureCanvasAgg(picture)
-    parts: Any = picture.subfigures(2, 1, height_ratios=[1.15, 1])
-    top, bottom = parts
     kinds = [kind for kind in measured if not kind.bias]
     shown = _examples([measured[kind][0] for kind in kinds if kind.kernel > 1], test)
-    cells = top.subplots(len(shown), 1 + 2 * len(kinds), squeeze=False)
+    cells = picture.subplots(len(shown), 1 + 2 * len(kinds), squeeze=False)
     for at, index in enumerate(shown):
         panels = [("digit", test.images[index, 0].numpy(), "gray")]
         for name, words in (("cam", "CAM"), ("saliency", "saliency")):
@@ -39,10 +35,24 @@ def figure(rows: Sequence[dict[str, Any]], measured: dict[Kind, list[dict[str, A
             cell.set_yticks([])
             if at == 0:
                 cell.set_title(title, fontsize=8)
-    top.suptitle(
+    picture.suptitle(
         "What CAM and saliency of the same network see of a digit (its outline in blue)", fontsize=11
     )
-    left, right = bottom.subplots(1, 2)
+    buffer = io.BytesIO()
+    picture.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def figure(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Recalls over the window, and DR- against NDR-recall over the threshold."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    colours = {1: "#b03a2e", 3: "#e67e22", 5: "#27ae60", 7: "#1b4f72"}
+    plain = [row for row in rows if not row["bias"]]
+    picture = Figure(figsize=(11, 4.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(picture)
+    left, right = picture.subplots(1, 2)
     windows = [row["window"] for row in plain]
     for name, line, marker in (("saliency", "-", "o"), ("cam", "--", "s")):
         for what, colour, words in (("ndr_recall", "#e67e22", "NDR"), ("dr_recall", "#27ae60", "DR")):

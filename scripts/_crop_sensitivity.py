@@ -286,7 +286,7 @@ def page(result: Mapping[str, Any]) -> str:
         "# Random crops: count, scale and chunk\n",
         f"```\n{result['command']}\n```\n",
         "\n".join(f"- {claim}" for claim in result["claims"]) + "\n",
-        "![mIoU over the count, the parts of the jump, and maps of one picture](crop_sensitivity.png)\n",
+        "![mIoU over the count, and the parts of the jump](crop_sensitivity.png)\n",
         about + "\n",
         "## The grid at threshold 0.10, chunks of 100, sigmoid (mIoU / legacy NDR-mIoU, in %)\n",
         _grid(result["grid"], "fixed"),

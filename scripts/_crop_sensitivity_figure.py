@@ -1,4 +1,4 @@
-"""The picture of the crop-sensitivity experiment."""
+"""The pictures of the crop-sensitivity experiment."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from _crop_sensitivity import COUNTS, SHOWN
 from _voc_maps import Picture
 
 
-def figure(result: Mapping[str, Any], example: Mapping[str, Any], picture: Picture) -> bytes:
-    """Maps of one picture; mIoU over the count beside the authors'; the parts of the jump by cell."""
+def maps(example: Mapping[str, Any], picture: Picture) -> bytes:
+    """Maps of one photograph of the data set, for the eye; stays beside what is kept, out of the results."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    whole = Figure(figsize=(12, 7.4), dpi=150, layout="constrained")
+    whole = Figure(figsize=(12, 2.2), dpi=150, layout="constrained")
     FigureCanvasAgg(whole)
-    parts: Any = whole.subfigures(2, 1, height_ratios=[1, 1.35])
-    top, bottom = parts
     titles = ("100 crops, one chunk", "150 crops, one chunk", "150 crops, 100 + 50", "200 crops, no chunk")
-    cells = top.subplots(1, 1 + len(SHOWN))
+    cells = whole.subplots(1, 1 + len(SHOWN))
     cells[0].imshow(picture.pixels)
     cells[0].contour(picture.truth == picture.labels[0], [0.5], colors="#f1c40f", linewidths=1)
     cells[0].set_title("picture, truth outlined", fontsize=9)
@@ -32,7 +30,19 @@ def figure(result: Mapping[str, Any], example: Mapping[str, Any], picture: Pictu
     for axes in cells:
         axes.set_xticks([])
         axes.set_yticks([])
-    left, right = bottom.subplots(1, 2)
+    buffer = io.BytesIO()
+    whole.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def figure(result: Mapping[str, Any]) -> bytes:
+    """mIoU over the count beside the authors'; the parts of the jump by cell."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    whole = Figure(figsize=(12, 4.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(whole)
+    left, right = whole.subplots(1, 2)
     grid = result["grid"]
 
     def mean(name: str) -> float:

@@ -273,7 +273,7 @@ def page(result: Mapping[str, Any]) -> str:
         "# Noise or crops, at equal numbers of backward passes\n",
         f"```\n{result['command']}\n```\n",
         "\n".join(f"- {claim}" for claim in result["claims"]) + "\n",
-        "![Maps of one picture, mIoU against NDR-recall, and the noise level](noise_vs_crops.png)\n",
+        "![mIoU against NDR-recall, and the noise level](noise_vs_crops.png)\n",
         table(head, lines) + "\n",
         "## Paired differences (points, 95 % interval over pictures)\n",
         table(["rows", "mIoU", "NDR-recall", "DR-recall", "FG-precision"], steps) + "\n",
@@ -294,21 +294,18 @@ def page(result: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def figure(
+def maps(
     result: Mapping[str, Any], measured: Mapping[str, Sequence[Mapping[str, Any]]], picture: Picture
 ) -> bytes:
-    """Maps of one picture; mIoU against NDR-recall over the threshold; mIoU over the noise level."""
+    """Maps of one photograph of the data set, for the eye; stays beside what is kept, out of the results."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    named = {row["name"]: row for row in result["rows"]}
-    shown = [name for name in SHOWN if name in named]
-    whole = Figure(figsize=(12, 8.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(whole)
-    parts: Any = whole.subfigures(2, 1, height_ratios=[1, 1.1])
-    top, bottom = parts
+    shown = _shown(result)
     columns = -(-(len(shown) + 1) // 2)
-    cells = top.subplots(2, columns, squeeze=False).ravel()
+    whole = Figure(figsize=(12, 4), dpi=150, layout="constrained")
+    FigureCanvasAgg(whole)
+    cells = whole.subplots(2, columns, squeeze=False).ravel()
     cells[0].imshow(picture.pixels)
     cells[0].set_title("picture, truth outlined", fontsize=8)
     for axes, name in zip(cells[1:], shown, strict=False):
@@ -322,7 +319,26 @@ def figure(
         axes.contour(picture.truth == picture.labels[0], [0.5], colors="#5dade2", linewidths=0.8)
         axes.set_xticks([])
         axes.set_yticks([])
-    left, right = bottom.subplots(1, 2)
+    buffer = io.BytesIO()
+    whole.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _shown(result: Mapping[str, Any]) -> list[str]:
+    named = {row["name"] for row in result["rows"]}
+    return [name for name in SHOWN if name in named]
+
+
+def figure(result: Mapping[str, Any]) -> bytes:
+    """mIoU against NDR-recall over the threshold; mIoU over the noise level."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    named = {row["name"]: row for row in result["rows"]}
+    shown = _shown(result)
+    whole = Figure(figsize=(12, 5), dpi=150, layout="constrained")
+    FigureCanvasAgg(whole)
+    left, right = whole.subplots(1, 2)
     palette = ("#2c3e50", "#95a5a6", "#f0b27a", "#d35400", "#aed6f1", "#2471a3", "#27ae60", "#145a32")
     for name, colour in zip(shown, (*palette, "#8e44ad", "#c0392b"), strict=False):
         row = named[name]

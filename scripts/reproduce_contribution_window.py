@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from _contribution_window import MAPS, THRESHOLDS, Digits, Kind, claims, page, row_of
-from _contribution_window_figure import figure
+from _contribution_window_figure import figure, maps
 from _experiment import (
     Values,
     command,
@@ -141,7 +141,8 @@ def main() -> None:
         "rows": [row_of(kind, measured[kind]) for kind in kinds],
     }
     result["claims"] = claims(result["rows"])
-    write(options.out, NAME, result, page(result), figure(result["rows"], measured, test))
+    write(options.out, NAME, result, page(result), figure(result["rows"]))
+    storage.write_bytes(options.work / "example.png", maps(measured, test))
 
 
 def _options() -> argparse.Namespace:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from _crop_sensitivity import CELLS, COUNTS, EXAMPLE, SHOWN, Cell, page, results, sums
-from _crop_sensitivity_figure import figure
+from _crop_sensitivity_figure import figure, maps
 from _experiment import command, machine, say, write
 from _voc_maps import (
     AVERAGED,
@@ -73,7 +73,8 @@ def main() -> None:
         **results(cells, cam_of(subject, chosen), chosen, CELLS[options.seeds_cell]),
     }
     example = cells.get((EXAMPLE, 0)) or next(iter(cells.values()))
-    write(options.out, NAME, result, page(result), figure(result, example, chosen.pictures[0]))
+    write(options.out, NAME, result, page(result), figure(result))
+    storage.write_bytes(options.work / "example.png", maps(example, chosen.pictures[0]))
 
 
 def _options() -> argparse.Namespace:

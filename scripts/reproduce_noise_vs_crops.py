@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from _experiment import command, machine, say, write
-from _noise_vs_crops import Row, figure, page, results, rows
+from _noise_vs_crops import Row, figure, maps, page, results, rows
 from _voc_maps import AVERAGED, LEVELS, Photographs, Subject, bound, counts, photographs, strongest, unit
 
 from pseudolabel import storage
@@ -69,7 +69,8 @@ def main() -> None:
         "seconds": round(time.monotonic() - began, 1),
         **results(wanted, measured, chosen),
     }
-    write(options.out, NAME, result, page(result), figure(result, measured, chosen.pictures[0]))
+    write(options.out, NAME, result, page(result), figure(result))
+    storage.write_bytes(options.work / "example.png", maps(result, measured, chosen.pictures[0]))
 
 
 def _options() -> argparse.Namespace:
