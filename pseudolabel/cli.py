@@ -32,7 +32,7 @@ OnBad = Annotated[
     Literal["skip", "stop"], typer.Option(help="A broken picture: skip (exit 1 at the end) or stop.")
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Processes beside the model; no byte depends on it.")
+    int | None, typer.Option(min=0, help="Threads or processes beside the model; no byte depends on it.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first pictures of the list.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Move another run in the folder aside.")]

@@ -182,9 +182,15 @@ class Stop:
         self.requested = False
         self.exit_code = 130
 
-    def fault(self, done: str) -> Interrupted:
-        """What to raise once the current item is finished; `done` says how far it came."""
-        return Interrupted(f"interrupted: {done}; the same command continues", self.exit_code)
+    def fault(self, done: str, *, kept: bool = True) -> Interrupted:
+        """What to raise once the current item is finished.
+
+        Args:
+            done: how far it came.
+            kept: whether that stays.
+        """
+        again = "continues" if kept else "starts over"
+        return Interrupted(f"interrupted: {done}; the same command {again}", self.exit_code)
 
 
 @contextlib.contextmanager

@@ -244,7 +244,7 @@ class Explained:
                 try:
                     parts.append(explain(images[start:stop], wanted))
                 except RuntimeError as error:  # torch.OutOfMemoryError is one
-                    if not _out_of_memory(error):
+                    if not out_of_memory(error):
                         raise
                     if stop - start == 1:
                         size = "x".join(map(str, images.shape[2:]))
@@ -332,6 +332,7 @@ def _join(parts: list[Evidence]) -> Evidence:
     return Evidence(values, logits, *optional)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the CPU, has no memory left."""
     # the CPU's allocator raises a plain RuntimeError
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -108,7 +108,7 @@ def preview(
         ):
             for record in records:
                 if stop.requested:
-                    raise stop.fault(f"{len(seen)} of {len(records)} pictures, no sheet")
+                    raise stop.fault(f"{len(seen)} of {len(records)} pictures, no sheet", kept=False)
                 seen.append(line.see(record))
                 bar.advance()
         result = line.result(seen, "named" if ids is not None else "spread")

@@ -119,7 +119,7 @@ def _maps(classifier: Any, records: Sequence[Any], workers: int, quiet: bool) ->
         batches = plan([record for record in records if record.labels], classifier.pictures)
         for batch, pictures in ahead(batches, read, workers=workers, depth=workers + 2):
             if stop.requested:
-                raise stop.fault(f"{len(found)} of {len(records)} reference maps, none kept")
+                raise stop.fault(f"{len(found)} of {len(records)} reference maps", kept=False)
             for picture in pictures:
                 if picture.pixels is None:
                     raise DataFault(f"{picture.record.id}: {picture.fault}; mend it or take it off the list")

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from pseudolabel.errors import EnvironmentFault
 from pseudolabel.maps._bound import BoundMethod, ImageFinish, Key, on_image
-from pseudolabel.maps._explained import Explained
+from pseudolabel.maps._explained import Explained, out_of_memory
 from pseudolabel.maps.aggregate._resize import Resize
 from pseudolabel.records import Evidence, Targets
 
@@ -58,7 +59,19 @@ def each(
         start += len(part)
         wanted = Targets.of([targets.classes[t] for t in labels[image]] for image, _ in part)
         method = inner.seen(see(part[0])) if see is not None and apart else inner
-        pictures = torch.stack([made(view) for view in part])
+        try:
+            pictures = torch.stack([made(view) for view in part])
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if len(part) == 1:
+                raise EnvironmentFault(
+                    f"memory of {model.device} runs out for one view of a picture; "
+                    "take a smaller scale or size, smaller pictures, or another device"
+                ) from error
+            model.batch = max(1, model.batch // 2)
+            start -= len(part)
+            continue
         evidence = method.explain(model, pictures, wanted, [(*keys[image], index) for image, index in part])
         at = 0
         for view in part:

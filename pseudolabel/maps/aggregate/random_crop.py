@@ -52,7 +52,7 @@ class RandomCrop(Parameters):
     ratio: tuple[Aspect, Aspect] = parameter(
         (0.85, 1.25), unit="width / height", help="a crop's aspect is drawn log-uniformly from it"
     )
-    size: int = parameter(224, ge=1, unit="pixels", help="crops are resized to size x size")
+    size: int = parameter(224, ge=1, le=4096, unit="pixels", help="crops are resized to size x size")
     weight: Weight = parameter(
         "sigmoid", help="of a crop: its class probability, 1, or its share among all classes"
     )

@@ -83,3 +83,29 @@ def test_another_finish_reaches_the_innermost_evidence() -> None:
         for one in (doubled, bound)
     )
     torch.testing.assert_close(found, 2 * wanted, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("fits", [1, 0])
+def test_memory_that_runs_out_while_views_are_made_f14(fits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pseudolabel.errors import EnvironmentFault
+    from pseudolabel.maps.aggregate import _views
+
+    brick = registry.get("methods", "saliency")
+    line = build((brick, brick.params()), [step("random_crop", {"count": 8, "size": 20})])
+    wanted = line.explain(Explained(Small()), pictures(1), Targets.of([(1,)]), [(0, "a")])
+    stack = torch.stack
+
+    def scarce(parts: list[torch.Tensor], *rest: int) -> torch.Tensor:
+        if len(parts) > fits:
+            raise torch.OutOfMemoryError("planted")
+        return stack(parts, *rest)
+
+    monkeypatch.setattr(_views.torch, "stack", scarce)
+    model = Explained(Small(), batch=8)
+    if not fits:
+        with pytest.raises(EnvironmentFault, match="memory of cpu runs out for one view of a picture; take"):
+            line.explain(model, pictures(1), Targets.of([(1,)]), [(0, "a")])
+        return
+    found = line.explain(model, pictures(1), Targets.of([(1,)]), [(0, "a")])
+    assert (model.batch, model.asked) == (1, 8)
+    torch.testing.assert_close(found.values, wanted.values, rtol=1e-4, atol=1e-6)
