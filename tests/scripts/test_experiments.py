@@ -38,7 +38,7 @@ def run(script: str, folder: Path, *words: object) -> tuple[dict[str, Any], str]
     assert page.startswith("# ")
     assert "nan" not in page
     with Image.open(found.with_suffix(".png")) as picture:
-        assert min(picture.size) > 800
+        assert min(picture.size) > 600
     result: dict[str, Any] = json.loads(found.read_text())
     assert all(claim.endswith(".") for claim in result["claims"])
     return result, done.stderr
