@@ -93,9 +93,11 @@ def test_killed_at_random_moments_gives_the_same_bytes_f2(tmp_path: Path) -> Non
     wanted = digests(tmp_path / "whole")
     assert len(wanted) == 24 * 3 + 5
     draw = random.Random(11)
-    moments = [draw.uniform(0.05, 1.0) for _ in range(KILLS)]
-    out, runs, landed = tmp_path / "killed-0", 0, 0
-    for moment in moments:
+    out, runs, landed, tries = tmp_path / "killed-0", 0, 0, 0
+    # a machine that has got quicker since ends many runs before their kill: more are tried then
+    while tries < KILLS or (landed < KILLS // 2 and tries < 5 * KILLS):
+        tries += 1
+        moment = draw.uniform(0.05, 1.0)
         process = started(recipe, out, workers=2)
         process.join(moment * usual)
         landed += process.is_alive()
@@ -108,7 +110,7 @@ def test_killed_at_random_moments_gives_the_same_bytes_f2(tmp_path: Path) -> Non
             out = tmp_path / f"killed-{runs}"
     finish(recipe, out, 0)
     assert digests(out) == wanted
-    assert landed >= KILLS // 2, f"only {landed} of {KILLS} kills hit a run under way"
+    assert landed >= KILLS // 2, f"only {landed} of {tries} kills hit a run under way"
 
 
 def descendants(pid: int) -> set[int]:
