@@ -1,0 +1,257 @@
+"""Kinds of maps, what is done to them, and the counting of a cell, for the experiment on post-processing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pseudolabel import images, line, masks, storage
+from pseudolabel import recipe as recipes
+from pseudolabel.metrics.regions import discriminative
+from pseudolabel.records import ImageRecord
+from pseudolabel.schema import GenerateRecipe
+from pseudolabel.superpixels.engine import kept_in
+from pseudolabel.verbs._items import read_maps
+
+LEVELS = tuple(round(0.02 * step, 2) for step in range(1, 31))
+AROUND = (0.4, 0.6, 0.8, 1.0, 1.25, 1.5)  # times the threshold that was best before the CRF
+GAUSSIAN = {"name": "smooth", "kernel": "gaussian", "size": 31, "sigma": 5.0}  # pixels of the original image
+BOX = {"name": "smooth", "kernel": "box", "size": 13}  # pixels, as the authors' code does it
+REFERENCE = "cam"  # kind that DR and NDR come from: single-scale CAM of the original classifier
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Maps that are generated.
+
+    Attributes:
+        title: as the page calls it.
+        method: name in `methods`.
+        aggregate: steps, innermost first.
+        keys: of the recipe, beside.
+    """
+
+    title: str
+    method: Literal["cam", "saliency"]
+    aggregate: tuple[Mapping[str, Any], ...] = ()
+    keys: Mapping[str, Any] = field(default_factory=dict)
+
+    def recipe(self, root: Path, split: str, classifier: Path) -> dict[str, Any]:
+        """The recipe of `pl generate` that stores these maps."""
+        return {
+            "data": {"reader": "voc", "root": str(root), "split": split, "labels": "csv"},
+            "classifier": {"checkpoint": str(classifier)},
+            "maps": [{**self.source(), "refiners": self.scaled()}],
+            "resolver": {"name": "constant", "threshold": 0.2},
+            "output": {"maps": True},
+            **self.keys,
+        }
+
+    def source(self) -> dict[str, Any]:
+        """Method and aggregators as a line of `maps` has them."""
+        return {"method": {"name": self.method}, "aggregate": list(self.aggregate)}
+
+    def scaled(self) -> list[Mapping[str, Any]]:
+        """Onto 0..1: CAM by its maximum, gradients from their minimum to a quantile, as the authors do."""
+        return [{"name": "normalise", "method": "max"}] if self.method == "cam" else [{"name": "normalise"}]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Kinds that are fused, gradients after a Gaussian and without competition."""
+
+    title: str
+    parts: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Post:
+    """What is done to maps before they are masks.
+
+    Attributes:
+        filters: refiners of the raw maps.
+        compete: classes compete (gradients only).
+        superpixels: they decide the background, in place of a constant.
+        crf: dense CRF, settings of IRN.
+    """
+
+    filters: tuple[Mapping[str, Any], ...] = ()
+    compete: bool = True
+    superpixels: bool = False
+    crf: bool = False
+
+    @property
+    def before(self) -> Post:
+        """The same without the CRF."""
+        return replace(self, crf=False)
+
+
+MANY = {"precision": "bf16", "batch": 8}  # kinds of many passes; the authors ran theirs in float16
+CROPS = {
+    "name": "random_crop",
+    "count": 200,
+}  # the rest is the authors': 224 pixels, 0.05 to 0.3, chunks of 100
+KINDS = {
+    "cam": Kind("CAM", "cam"),
+    "cam-multiscale": Kind("CAM, 4 scales + flip", "cam", ({"name": "multiscale"},)),
+    "saliency": Kind("saliency", "saliency"),
+    "saliency-multiscale": Kind(
+        "saliency, scales 1, .5, 1.5 + flip",
+        "saliency",
+        ({"name": "multiscale", "scales": [1.0, 0.5, 1.5], "divide": "max"},),
+    ),
+    "smoothgrad": Kind(
+        "SmoothGrad .05, 12 copies",
+        "saliency",
+        ({"name": "smoothgrad", "sigma": 0.05, "count": 12},),
+        MANY,
+    ),
+    "crops": Kind("crop saliency, 200 crops", "saliency", (CROPS,), MANY),
+    "crops-cam": Kind("CAM of 100 crops", "cam", ({**CROPS, "count": 100},), MANY),
+}
+MIXES = {
+    "cam+saliency": Mix("multi-scale CAM + multi-scale saliency", ("cam-multiscale", "saliency-multiscale")),
+    "cam+smoothgrad": Mix("multi-scale CAM + SmoothGrad", ("cam-multiscale", "smoothgrad")),
+    "cam+crops": Mix("multi-scale CAM + crop saliency", ("cam-multiscale", "crops")),
+    "crops-cam+saliency": Mix("CAM of crops + multi-scale saliency", ("crops-cam", "saliency-multiscale")),
+    "three": Mix(
+        "multi-scale CAM + multi-scale saliency + SmoothGrad",
+        ("cam-multiscale", "saliency-multiscale", "smoothgrad"),
+        (0.5, 0.25, 0.25),
+    ),
+}
+POSTS = {
+    "none": Post(),
+    "no competition": Post(compete=False),
+    "box": Post((BOX,)),
+    "Gaussian": Post((GAUSSIAN,)),
+    "Gaussian, no competition": Post((GAUSSIAN,), compete=False),
+    "superpixel mean": Post(({"name": "superpixel_mean"},)),
+    "affinity": Post(({"name": "affinity"},)),
+    "random walk": Post(({"name": "random_walk"},)),
+    "superpixel resolve": Post(superpixels=True),
+    "box + superpixel resolve": Post((BOX,), superpixels=True),
+    "Gaussian + superpixel resolve": Post((GAUSSIAN,), superpixels=True),
+    "CRF": Post(crf=True),
+    "box + CRF": Post((BOX,), crf=True),
+    "Gaussian + CRF": Post((GAUSSIAN,), crf=True),
+    "superpixel mean + CRF": Post(({"name": "superpixel_mean"},), crf=True),
+    "superpixel resolve + CRF": Post(superpixels=True, crf=True),
+    "box + superpixel resolve + CRF": Post((BOX,), superpixels=True, crf=True),
+}
+
+
+def recipe_of(name: str, post: Post, root: Path, classifier: Path) -> GenerateRecipe:
+    """The recipe of a kind or a mix with its post-processing.
+
+    A kind is filtered, scaled, and gradients compete and are scaled once more (without a filter they compete
+    first); a mix is filtered after it was fused.
+    """
+    base = {
+        "data": {"reader": "voc", "root": str(root), "split": "val", "labels": "csv"},
+        "classifier": {"checkpoint": str(classifier)},
+        "resolver": {"name": "superpixel" if post.superpixels else "constant", "threshold": 0.2},
+        "finish": [{"name": "crf", "preset": "irn"}] if post.crf else [],
+    }
+    if name in MIXES:
+        mix = MIXES[name]
+        lines = []
+        for part in (KINDS[one] for one in mix.parts):
+            smoothed = [GAUSSIAN] if part.method == "saliency" else []
+            lines.append({**part.source(), "refiners": [*smoothed, *part.scaled()]})
+        fuse = {"by": "mean", "weights": mix.weights, "refiners": list(post.filters)}
+        return recipes.load({**base, "maps": lines, "fuse": fuse}, GenerateRecipe)
+    kind = KINDS[name]
+    refiners = [*post.filters, *kind.scaled()]
+    if kind.method == "saliency" and post.compete:
+        rival = {"name": "competition", "weight": 0.5}
+        refiners = [*refiners, rival, *kind.scaled()] if post.filters else [rival, *kind.scaled()]
+    return recipes.load({**base, "maps": [{**kind.source(), "refiners": refiners}]}, GenerateRecipe)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A recipe on the stored maps of some kinds, at some thresholds; what a worker needs to know."""
+
+    recipe: GenerateRecipe
+    maps: tuple[Path, ...]  # folders, one a line of the recipe
+    reference: Path
+    levels: tuple[float, ...]
+    superpixels: Path
+
+    def counts(self, record: ImageRecord) -> tuple[tuple[int, ...], NDArray[np.int32]]:
+        """Pixels of one picture by threshold, region (DR, else), truth and prediction among its ids.
+
+        Returns:
+            ids: ascending, 0 first.
+            counts: (thresholds, 2, K, K) int32, K = len(ids).
+        """
+        assert record.mask is not None
+        assert record.labels is not None
+        truth, picture = masks.read_mask(record.mask), images.read_image(record.image)
+        stored = [read_maps(folder / f"{record.id}.safetensors")[0] for folder in self.maps]
+        refiners = [one.refiners for one in self.recipe.maps]
+        with kept_in(self.superpixels), torch.no_grad():
+            scores = line.combine(stored, picture, refiners, self.recipe.fuse)
+            found = line.sweep(scores, picture, self.recipe.resolver, self.levels, self.recipe.finish)
+        cams = read_maps(self.reference / f"{record.id}.safetensors")[0]
+        region = discriminative(truth, cams.values.numpy(), record.labels)
+        known = truth != 255
+        ids = tuple(sorted({0, *record.labels, *(int(one) for one in np.unique(truth[known]))}))
+        place = np.zeros(256, np.int64)
+        place[list(ids)] = np.arange(len(ids))
+        base = (~region[known]).astype(np.int64) * len(ids) + place[truth[known]]
+        size = 2 * len(ids) ** 2
+        rows = [np.bincount(base * len(ids) + place[one[known]], minlength=size) for one in found]
+        return ids, np.stack(rows).reshape(-1, 2, len(ids), len(ids)).astype(np.int32)
+
+
+def measure(cell: Cell, records: Sequence[ImageRecord], path: Path, workers: int) -> dict[str, Any]:
+    """Counts of every picture, kept in a file: a second call with the same cell reads them.
+
+    Returns:
+        `ids_<index>` and `counts_<index>` of each picture.
+    """
+    plain = recipes.plain(cell.recipe)
+    asked = json.dumps(
+        [
+            [one["refiners"] for one in plain["maps"]],
+            {key: plain[key] for key in ("fuse", "resolver", "finish")},
+            cell.levels,
+            _digest([json.loads((folder.parent / "fingerprint.json").read_text()) for folder in cell.maps]),
+            _digest([record.id for record in records]),
+        ]
+    )
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as kept:
+            if str(kept["asked"]) == asked:
+                return {key: kept[key] for key in kept.files}
+    found: dict[str, Any] = {"asked": asked}
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_alone) as away:
+        for index, (ids, counts) in enumerate(away.map(cell.counts, records, chunksize=4)):
+            found[f"ids_{index}"], found[f"counts_{index}"] = np.asarray(ids), counts
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **found)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.write_bytes(path, buffer.getvalue())
+    return found
+
+
+def _digest(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _alone() -> None:
+    torch.set_num_threads(1)
