@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -25,7 +26,7 @@ from pseudolabel.superpixels.engine import kept_in
 from pseudolabel.verbs._items import read_maps
 
 LEVELS = tuple(round(0.02 * step, 2) for step in range(1, 31))
-AROUND = (0.4, 0.6, 0.8, 1.0, 1.25, 1.5)  # times the threshold that was best before the CRF
+AROUND = (0.8, 1.0, 1.25)  # times the threshold that was best before the CRF
 GAUSSIAN = {"name": "smooth", "kernel": "gaussian", "size": 31, "sigma": 5.0}  # pixels of the original image
 BOX = {"name": "smooth", "kernel": "box", "size": 13}  # pixels, as the authors' code does it
 REFERENCE = "cam"  # kind that DR and NDR come from: single-scale CAM of the original classifier
@@ -97,6 +98,20 @@ class Post:
         """The same without the CRF."""
         return replace(self, crf=False)
 
+    def refiners(self, scaled: Sequence[Mapping[str, Any]], gradients: bool) -> list[Mapping[str, Any]]:
+        """Filter and scale; gradients compete and are scaled again (without a filter they compete first)."""
+        if not (gradients and self.compete):
+            return [*self.filters, *scaled]
+        rival = {"name": "competition", "weight": 0.5}
+        return [*self.filters, *scaled, rival, *scaled] if self.filters else [rival, *scaled]
+
+    def after(self) -> dict[str, Any]:
+        """Resolver and finishers as a recipe has them."""
+        return {
+            "resolver": {"name": "superpixel" if self.superpixels else "constant", "threshold": 0.2},
+            "finish": [{"name": "crf", "preset": "irn"}] if self.crf else [],
+        }
+
 
 MANY = {"precision": "bf16", "batch": 8}  # kinds of many passes; the authors ran theirs in float16
 CROPS = {
@@ -119,7 +134,7 @@ KINDS = {
         MANY,
     ),
     "crops": Kind("crop saliency, 200 crops", "saliency", (CROPS,), MANY),
-    "crops-cam": Kind("CAM of 100 crops", "cam", ({**CROPS, "count": 100},), MANY),
+    "crops-cam": Kind("CAM of 40 crops", "cam", ({**CROPS, "count": 40},), MANY),
 }
 MIXES = {
     "cam+saliency": Mix("multi-scale CAM + multi-scale saliency", ("cam-multiscale", "saliency-multiscale")),
@@ -127,8 +142,8 @@ MIXES = {
     "cam+crops": Mix("multi-scale CAM + crop saliency", ("cam-multiscale", "crops")),
     "crops-cam+saliency": Mix("CAM of crops + multi-scale saliency", ("crops-cam", "saliency-multiscale")),
     "three": Mix(
-        "multi-scale CAM + multi-scale saliency + SmoothGrad",
-        ("cam-multiscale", "saliency-multiscale", "smoothgrad"),
+        "multi-scale CAM + multi-scale saliency + crop saliency",
+        ("cam-multiscale", "saliency-multiscale", "crops"),
         (0.5, 0.25, 0.25),
     ),
 }
@@ -154,16 +169,11 @@ POSTS = {
 
 
 def recipe_of(name: str, post: Post, root: Path, classifier: Path) -> GenerateRecipe:
-    """The recipe of a kind or a mix with its post-processing.
-
-    A kind is filtered, scaled, and gradients compete and are scaled once more (without a filter they compete
-    first); a mix is filtered after it was fused.
-    """
+    """The recipe of a kind or a mix with its post-processing; a mix is filtered after it was fused."""
     base = {
         "data": {"reader": "voc", "root": str(root), "split": "val", "labels": "csv"},
         "classifier": {"checkpoint": str(classifier)},
-        "resolver": {"name": "superpixel" if post.superpixels else "constant", "threshold": 0.2},
-        "finish": [{"name": "crf", "preset": "irn"}] if post.crf else [],
+        **post.after(),
     }
     if name in MIXES:
         mix = MIXES[name]
@@ -174,10 +184,7 @@ def recipe_of(name: str, post: Post, root: Path, classifier: Path) -> GenerateRe
         fuse = {"by": "mean", "weights": mix.weights, "refiners": list(post.filters)}
         return recipes.load({**base, "maps": lines, "fuse": fuse}, GenerateRecipe)
     kind = KINDS[name]
-    refiners = [*post.filters, *kind.scaled()]
-    if kind.method == "saliency" and post.compete:
-        rival = {"name": "competition", "weight": 0.5}
-        refiners = [*refiners, rival, *kind.scaled()] if post.filters else [rival, *kind.scaled()]
+    refiners = post.refiners(kind.scaled(), gradients=kind.method == "saliency")
     return recipes.load({**base, "maps": [{**kind.source(), "refiners": refiners}]}, GenerateRecipe)
 
 
@@ -239,8 +246,13 @@ def measure(cell: Cell, records: Sequence[ImageRecord], path: Path, workers: int
             if str(kept["asked"]) == asked:
                 return {key: kept[key] for key in kept.files}
     found: dict[str, Any] = {"asked": asked}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_alone) as away:
-        for index, (ids, counts) in enumerate(away.map(cell.counts, records, chunksize=4)):
+    with contextlib.ExitStack() as stack:
+        counted = map(cell.counts, records)
+        if workers > 1:
+            spawn = get_context("spawn")
+            away = stack.enter_context(ProcessPoolExecutor(workers, mp_context=spawn, initializer=_alone))
+            counted = away.map(cell.counts, records, chunksize=4)
+        for index, (ids, counts) in enumerate(counted):
             found[f"ids_{index}"], found[f"counts_{index}"] = np.asarray(ids), counts
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **found)

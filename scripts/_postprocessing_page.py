@@ -20,8 +20,8 @@ def page(result: Mapping[str, Any]) -> str:
         "# From maps to masks: what each step is worth", "", "```", result["command"], "```", "",
         f"{result['images']} pictures of `val`; thresholds picked on the first {result['images_picked']} of "
         f"`train`, before a CRF on {_fewest(result)} of them at {_tried(result)} multiples of the best one "
-        "without it. Means over "
-        f"{', '.join(result['averaged_over'])}. Intervals: 95 %, pictures drawn anew, threshold kept. {_paid(result)}",
+        f"without it. Means over {', '.join(result['averaged_over'])}. Intervals: 95 %, pictures drawn anew, "
+        f"threshold kept. {_paid(result)}",
         "", "## The answers", "",
         *(f"- {_sentence(one, kinds)}" for one in result["differences"] if _decides(one)), "",
         "![mIoU against NDR-recall; mIoU by step](postprocessing.png)", "",
