@@ -163,6 +163,7 @@ POSTS = {
     "box + CRF": Post((BOX,), crf=True),
     "Gaussian + CRF": Post((GAUSSIAN,), crf=True),
     "superpixel mean + CRF": Post(({"name": "superpixel_mean"},), crf=True),
+    "random walk + CRF": Post(({"name": "random_walk"},), crf=True),
     "superpixel resolve + CRF": Post(superpixels=True, crf=True),
     "box + superpixel resolve + CRF": Post((BOX,), superpixels=True, crf=True),
 }

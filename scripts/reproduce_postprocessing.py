@@ -204,8 +204,7 @@ def main() -> None:
 def _makes_sense(name: str, post: str) -> bool:
     """CAM never competes; what a mix is made of is filtered already."""
     if name in MIXES:
-        return post in ("none", "superpixel mean", "superpixel resolve", "affinity", "random walk", "CRF",
-                        "superpixel mean + CRF", "superpixel resolve + CRF")  # fmt: skip
+        return POSTS[post].compete and not {"box", "Gaussian"} & set(post.split(" + "))
     return KINDS[name].method == "saliency" or POSTS[post].compete
 
 

@@ -4,7 +4,7 @@
     python scripts/show_bricks.py runs/demo-crops -o docs/results/bricks_scenes.jpg
 
 The run must hold stored maps, its data ground truth. A column's threshold is the one of the largest mIoU on
-the run's other pictures. Below each mask stands its own mIoU over the classes of the picture.
+the run's other pictures. Below each mask: its own mIoU over the classes of the picture, the threshold.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
             chosen = _recipe(recipe, POSTS[name])
             ways[name] = chosen, _threshold(chosen, given.run, others, judged, Path(superpixels))
     drawn = [_row(record, judged, given.run, ways) for record in shown]
-    heads = ["picture", "truth", "map", *(f"{name}, {level:g}" for name, (_, level) in ways.items())]
+    heads = ["picture", "truth", "map", *ways]
     sheet = contact_sheet([row for row, _ in drawn], heads, cell=given.cell, notes=[one for _, one in drawn])
     given.out.parent.mkdir(parents=True, exist_ok=True)
     images.write_picture(given.out, sheet)
@@ -109,7 +109,8 @@ def _row(
             scores = line.combine(maps, picture, [one.refiners for one in recipe.maps], recipe.fuse)
             mask = line.sweep(scores, picture, recipe.resolver, (level,), recipe.finish)[0]
         row.append(overlay(picture, mask))
-        notes.append(f"{100 * float(miou(confusion(truth, mask, len(judged.space.names)))):.0f} %")
+        found = float(miou(confusion(truth, mask, len(judged.space.names))))
+        notes.append(f"{100 * found:.0f} % at {level:g}")
     return row, notes
 
 
@@ -119,7 +120,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--post", nargs="+", choices=POSTS, default=list(SHOWN))
     parser.add_argument("--count", type=int, default=10, help="pictures shown, drawn by their ids")
     parser.add_argument("--others", type=int, default=60, help="pictures that thresholds are picked on")
-    parser.add_argument("--cell", type=int, default=130, help="long side of a picture on the sheet (pixels)")
+    parser.add_argument("--cell", type=int, default=150, help="long side of a picture on the sheet (pixels)")
     parser.add_argument("-o", "--out", type=Path, required=True)
     return parser.parse_args()
 

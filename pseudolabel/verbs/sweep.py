@@ -166,12 +166,12 @@ def _place(on: str, work: Work, overrides: Sequence[str]) -> _Place:
     judged = of_reader(run_recipe(folder, key).data)
     if judged.space != work.judged.space:
         raise UsageFault(f"--pick-on {on}: its classes are not those of {work.run}")
-    records = judged.records
-    if folder == work.run and not any(work.maps_of(record).is_file() for record in records):
-        raise UsageFault(
-            f"--pick-on {on}: {folder} holds no maps of that split; give the folder of a run over it instead"
-        )
-    require_maps(folder, judged)
+    records = tuple(r for r in judged.records if (folder / "maps" / f"{r.id}.safetensors").is_file())
+    if not records:
+        instead = "give the folder of a run over it instead" if folder == work.run else "store them there"
+        raise UsageFault(f"--pick-on {on}: {folder} holds no maps of that split; {instead}")
+    if folder == work.run:
+        require_maps(folder, judged)  # another run may well cover the first pictures of its list only
     there = replace(
         work, run=folder, judged=replace(judged, records=()), reference=None, each=False, free=False
     )
