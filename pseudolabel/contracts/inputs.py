@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 import torch
@@ -16,6 +17,23 @@ from pseudolabel.records import Scores
 from pseudolabel.registry import Brick, Parameters
 
 BOUNDS = {"gt": 0, "ge": -1, "lt": 0, "le": 1}  # the nearest whole step that each bound must refuse
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A brick with parameters as a step of `pseudolabel.line`."""
+
+    brick: Brick
+    params: Parameters
+
+    @property
+    def brick_name(self) -> str:
+        """The brick's name in its room."""
+        return self.brick.name
+
+    def load(self) -> tuple[Brick, Parameters]:
+        """Both."""
+        return self.brick, self.params
 
 
 def image(height: int, width: int, seed: int = 0) -> Tensor:
@@ -46,10 +64,20 @@ def scene(classes: int = 3, height: int = 41, width: int = 59) -> tuple[Scores, 
     return Scores(tuple(2 + 3 * place for place in range(classes)), values), image(height, width)
 
 
+def raw(scores: Scores) -> Scores:
+    """The same scores in another unit and shifted below zero, as signed maps may be."""
+    return scores.replace(0.004 * (scores.values - 0.2))
+
+
 def raw_scene() -> tuple[Scores, Tensor]:
-    """The scene in another unit and shifted, a third of it below zero, as signed maps may be."""
+    """The scene as raw scores, a third of it below zero."""
     scores, picture = scene()
-    return scores.replace(0.004 * (scores.values - 0.2)), picture
+    return raw(scores), picture
+
+
+def no_class() -> tuple[Scores, Tensor]:
+    """Scores of an image without a class: no row at all."""
+    return Scores((), torch.zeros(0, 20, 30)), image(20, 30)
 
 
 def odd_inputs() -> dict[str, tuple[Scores, Tensor]]:
@@ -105,6 +133,12 @@ def variants(brick: Brick, base: Mapping[str, Any] | None = None) -> Iterator[Pa
 def _is_there(brick: Brick, key: str, option: Any) -> bool:
     module = brick.traits.get("needs_for", {}).get(key, {}).get(option)
     return module is None or importlib.util.find_spec(module) is not None
+
+
+def at_strength(brick: Brick) -> Iterator[Parameters]:
+    """`variants`, each at the strength that the brick declares as none."""
+    for params in variants(brick):
+        yield brick.params.model_validate({**params.as_dict(), **brick.traits["strength"]})
 
 
 def beyond_bounds(brick: Brick) -> Iterator[tuple[str, Any]]:

@@ -1,9 +1,9 @@
 """What every refiner keeps: `pytest --pyargs pseudolabel.contracts.refiners`.
 
 A brick from another package is tested as soon as its entry point is installed. Traits looked at:
-`strength` (parameters at which nothing changes), `flips=True` (a mirrored input gives the mirrored output),
-`needs_for` (options that need a further package), `twins` (see
-`pseudolabel.contracts.twins`).
+`strength` (parameters at which nothing changes), `flips` (True: a mirrored input gives the mirrored output;
+must be said where it is so), `tile` (see `pseudolabel.contracts.tiles`), `needs_for` (options that need a
+further package), `twins` (see `pseudolabel.contracts.twins`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,21 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from pseudolabel import registry
-from pseudolabel.contracts.inputs import beyond_bounds, odd_inputs, raw_scene, scene, variants
+from pseudolabel import line, registry
+from pseudolabel.contracts.inputs import (
+    Chosen,
+    at_strength,
+    beyond_bounds,
+    no_class,
+    odd_inputs,
+    raw,
+    raw_scene,
+    scene,
+    variants,
+)
+from pseudolabel.contracts.tiles import at_every_tile, tile_of
 from pseudolabel.contracts.twins import twin_of
-from pseudolabel.registry import RAW, SAME, UNIT, Brick
+from pseudolabel.registry import RAW, SAME, UNIT, Brick, Parameters
 
 NAMES = registry.names("refiners")
 ODD = odd_inputs()
@@ -41,16 +52,30 @@ def test_shape_ids_and_range_on_odd_inputs(refiner: Brick, case: str) -> None:
             assert out.values.max() <= 1 + 1e-6, params  # 13 weights of 1/13 sum to 1 up to a rounding
 
 
-def test_range_on_raw_scores(refiner: Brick) -> None:
+@pytest.mark.parametrize("case", ["scene", *ODD])
+def test_range_on_raw_scores(refiner: Brick, case: str) -> None:
     if refiner.takes == UNIT:
         pytest.skip(f"{refiner.name} takes scores in 0..1 only")
-    scores, image = raw_scene()
-    out = refiner.run(scores, image, refiner.params())
-    assert out.values.isfinite().all()
-    if refiner.gives == UNIT:
-        assert out.values.min() >= 0
-        assert out.values.max() <= 1
-        assert out.values.max() > 0.9
+    scores, image = scene() if case == "scene" else ODD[case]
+    scores = raw(scores)
+    for params in variants(refiner):
+        out = refiner.run(scores, image, params)
+        assert out.ids == scores.ids
+        assert out.values.shape == scores.values.shape
+        assert out.values.isfinite().all(), params
+        if refiner.gives == UNIT:
+            assert out.values.min() >= 0, params
+            assert out.values.max() <= 1, params
+            # a map of fewer pixels than a quantile cuts off says nothing
+            assert case != "scene" or out.values.max() > 0.4, params
+
+
+def test_image_without_a_class_stays_as_it_is(refiner: Brick) -> None:
+    scores, image = no_class()
+    out = line.refine(scores, image, [Chosen(refiner, refiner.params())])
+    assert out.ids == ()
+    assert out.values.shape == scores.values.shape
+    assert out.values.dtype == torch.float32
 
 
 def test_inputs_are_left_as_they_were(refiner: Brick) -> None:
@@ -58,7 +83,7 @@ def test_inputs_are_left_as_they_were(refiner: Brick) -> None:
     values, picture = scores.values.clone(), image.clone()
     for params in variants(refiner):
         out = refiner.run(scores, image, params)
-        out.values.detach().clone().zero_()
+        out.values.zero_()
         assert torch.equal(scores.values, values)
         assert torch.equal(image, picture)
 
@@ -80,22 +105,47 @@ def test_equals_its_twin(refiner: Brick, given: type) -> None:
     assert changed, "the scene must show what the refiner does"
 
 
-def test_zero_strength_changes_nothing(refiner: Brick) -> None:
+@pytest.mark.parametrize("case", ["scene", *ODD])
+def test_zero_strength_changes_nothing(refiner: Brick, case: str) -> None:
     if "strength" not in refiner.traits:
         pytest.skip(f"{refiner.name} declares no strength")
+    scores, image = scene() if case == "scene" else ODD[case]
+    for params in at_strength(refiner):
+        assert torch.equal(refiner.run(scores, image, params).values, scores.values), params
+
+
+def test_same_result_whatever_the_tile(refiner: Brick) -> None:
+    tile_of(refiner)
     scores, image = scene()
-    out = refiner.run(scores, image, refiner.params.model_validate(refiner.traits["strength"]))
-    assert torch.equal(out.values, scores.values)
+    for params in variants(refiner):
+        first, *others = [out.values for out in at_every_tile(refiner, params, scores, image)]
+        assert others, f"{refiner.name}: its tiles have one size"
+        for out in others:
+            torch.testing.assert_close(out, first, rtol=1e-5, atol=1e-6)  # sums in another order
+
+
+def both_ways(refiner: Brick, params: Parameters, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values of the scene, and those of the mirrored scene mirrored back."""
+    scores, image = scene(3, 23, 34)
+    mirrored = refiner.run(scores.replace(scores.values.flip(axis + 1)), image.flip(axis), params)
+    return refiner.run(scores, image, params).values, mirrored.values.flip(axis + 1)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_mirrored_input_gives_mirrored_output(refiner: Brick, axis: int) -> None:
     if not refiner.traits.get("flips"):
         pytest.skip(f"{refiner.name} does not promise it")
-    scores, image = scene()
-    straight = refiner.run(scores, image, refiner.params()).values
-    mirrored = refiner.run(scores.replace(scores.values.flip(axis + 1)), image.flip(axis), refiner.params())
-    torch.testing.assert_close(mirrored.values.flip(axis + 1), straight, rtol=1e-5, atol=1e-6)
+    for params in variants(refiner):
+        straight, mirrored = both_ways(refiner, params, axis)
+        torch.testing.assert_close(mirrored, straight, rtol=1e-5, atol=1e-6)
+
+
+def test_flips_are_declared_where_it_keeps_them(refiner: Brick) -> None:
+    if "flips" in refiner.traits:
+        pytest.skip(f"{refiner.name} says so")
+    pairs = [both_ways(refiner, refiner.params(), axis) for axis in (0, 1)]
+    kept = all(torch.allclose(*pair, rtol=1e-5, atol=1e-6) for pair in pairs)
+    assert not kept, f"{refiner.name}: declare flips=True, or flips=False where it holds by chance"
 
 
 def test_classes_in_another_order_give_the_same(refiner: Brick) -> None:

@@ -1,9 +1,9 @@
 """What every resolver keeps: `pytest --pyargs pseudolabel.contracts.resolvers`.
 
 A brick from another package is tested as soon as its entry point is installed. Traits looked at:
-`swept` (the key that a sweep varies), `sweep` (many values of it in one pass), `flips=True` (a mirrored
-input gives the mirrored output), `needs_for` (options that need a further package), `twins` (see
-`pseudolabel.contracts.twins`).
+`swept` (the key that a sweep varies), `sweep` (many values of it in one pass), `flips` (True: a mirrored
+input gives the mirrored output; must be said where it is so), `tile` (see `pseudolabel.contracts.tiles`),
+`needs_for` (options that need a further package), `twins` (see `pseudolabel.contracts.twins`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from pseudolabel import registry
-from pseudolabel.contracts.inputs import beyond_bounds, odd_inputs, scene, variants
+from pseudolabel import line, registry
+from pseudolabel.contracts.inputs import Chosen, beyond_bounds, no_class, odd_inputs, scene, variants
+from pseudolabel.contracts.tiles import at_every_tile, tile_of
 from pseudolabel.contracts.twins import twin_of
-from pseudolabel.records import BACKGROUND, IGNORE
+from pseudolabel.records import BACKGROUND, IGNORE, Belief
 from pseudolabel.registry import RAW, SAME, UNIT, Brick, Parameters
 
 NAMES = registry.names("resolvers")
@@ -54,6 +55,14 @@ def test_no_evidence_is_background(resolver: Brick) -> None:
     for params in variants(resolver):
         mask = resolver.run(scores, image, params).mask()
         assert set(mask.unique().tolist()) <= {BACKGROUND, IGNORE}, params
+
+
+def test_image_without_a_class_is_background(resolver: Brick) -> None:
+    scores, image = no_class()
+    mask = line.resolve(scores, image, Chosen(resolver, resolver.params()))
+    assert mask.shape == tuple(image.shape[:2])
+    assert mask.dtype == np.uint8
+    assert not mask.any()
 
 
 def test_inputs_are_left_as_they_were(resolver: Brick) -> None:
@@ -128,16 +137,42 @@ def test_sweep_equals_resolving_one_by_one(resolver: Brick, case: str) -> None:
             assert torch.equal(mask, resolver.run(scores, image, one).mask()), (params, value)
 
 
+def test_same_result_whatever_the_tile(resolver: Brick) -> None:
+    tile_of(resolver)
+    scores, image = scene()
+    for params in variants(resolver):
+        first, *others = at_every_tile(resolver, params, scores, image)
+        assert others, f"{resolver.name}: its tiles have one size"
+        for belief in others:
+            torch.testing.assert_close(belief.values, first.values, rtol=1e-6, atol=1e-8)
+            assert torch.equal(belief.mask(), first.mask()), params
+
+
+def both_ways(resolver: Brick, params: Parameters, axis: int) -> tuple[Belief, Belief]:
+    """Belief of the scene, and that of the mirrored scene mirrored back."""
+    scores, image = scene(3, 23, 34)
+    there = resolver.run(scores.replace(scores.values.flip(axis + 1)), image.flip(axis), params)
+    back = Belief(there.ids, there.values.flip(axis + 1), there.keep.flip(axis))
+    return resolver.run(scores, image, params), back
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_mirrored_input_gives_mirrored_output(resolver: Brick, axis: int) -> None:
     if not resolver.traits.get("flips"):
         pytest.skip(f"{resolver.name} does not promise it")
-    scores, image = scene()
-    straight = resolver.run(scores, image, resolver.params()).values
-    flipped = scores.replace(scores.values.flip(axis + 1))
-    mirrored = resolver.run(flipped, image.flip(axis), resolver.params()).values
-    # the last rounding of a power differs between the vectorised middle and the ends of a row
-    torch.testing.assert_close(mirrored.flip(axis + 1), straight, rtol=1e-6, atol=1e-8)
+    for params in variants(resolver):
+        straight, mirrored = both_ways(resolver, params, axis)
+        # the last rounding of a power differs between the vectorised middle and the ends of a row
+        torch.testing.assert_close(mirrored.values, straight.values, rtol=1e-6, atol=1e-8)
+        assert torch.equal(mirrored.mask(), straight.mask()), params
+
+
+def test_flips_are_declared_where_it_keeps_them(resolver: Brick) -> None:
+    if "flips" in resolver.traits:
+        pytest.skip(f"{resolver.name} says so")
+    pairs = [both_ways(resolver, resolver.params(), axis) for axis in (0, 1)]
+    kept = all(torch.equal(straight.mask(), mirrored.mask()) for straight, mirrored in pairs)
+    assert not kept, f"{resolver.name}: declare flips=True, or flips=False where it holds by chance"
 
 
 def test_scores_of_another_size_are_refused(resolver: Brick) -> None:

@@ -38,7 +38,7 @@ class Smooth(Parameters):
         return size
 
 
-@brick(Smooth, takes=SAME, gives=SAME, strength={"size": 1}, flips=True)
+@brick(Smooth, takes=SAME, gives=SAME, strength={"size": 1}, tile="BLOCK", flips=True)
 def smooth(scores: Scores, image: Tensor, params: Smooth) -> Scores:
     """Scores of one image, each map smoothed.
 

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from pseudolabel import registry
 from pseudolabel.contracts.refiners import *  # noqa: F403
 from pseudolabel.records import Scores
-from pseudolabel.refiners import smooth as smooth_module
 from pseudolabel.refiners import superpixel_mean as superpixel_mean_module
 from tests.twins import refiners as twins
 
@@ -87,18 +86,6 @@ def test_smooth_at_every_seam(shape: tuple[int, int], size: int) -> None:
     out = brick.run(Scores((1,), values), image, params).values.numpy()
     expected = twins.smooth((1,), values.double().numpy(), None, **params.as_dict())
     np.testing.assert_allclose(out, expected, rtol=2e-5)
-
-
-def test_smooth_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    brick = registry.get("refiners", "smooth")
-    values = torch.rand(2, 150, 201, generator=torch.Generator().manual_seed(1))
-    image = torch.zeros(150, 201, 3, dtype=torch.uint8)
-    outs = []
-    for block in (16, 64, 1000):
-        monkeypatch.setattr(smooth_module, "BLOCK", block)
-        outs.append(brick.run(Scores((1, 2), values), image, brick.params()).values)
-    torch.testing.assert_close(outs[1], outs[0], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(outs[2], outs[0], rtol=1e-5, atol=1e-6)
 
 
 def test_an_even_kernel_is_refused_with_the_next_odd_ones() -> None:
