@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pseudolabel import registry
 from pseudolabel.errors import UsageFault
-from pseudolabel.recipe_faults import Fault, explain
+from pseudolabel.recipe_faults import Fault, explain_all
 
 MOST_BYTES = 1_000_000
 MOST_NODES = 20_000
@@ -158,7 +158,7 @@ def load(source: Path | str | Mapping[str, Any] | M, model: type[M], overrides: 
     try:
         recipe = model.model_validate_json(json.dumps(filled))
     except ValidationError as error:
-        faults += [explain(entry, model, data) for entry in error.errors()]
+        faults += explain_all(error.errors(), model, data)
     else:
         if not faults:
             faults += [Fault(key, message) for key, message in recipe.check()]
@@ -412,8 +412,7 @@ def _fill_step(data: dict[str, Any], step: type[Step], key: Key, faults: list[Fa
     try:
         params = brick.params.model_validate_json(json.dumps(rest))
     except ValidationError as error:
-        for entry in error.errors():
-            fault = explain(entry, brick.params, rest)
-            faults.append(Fault((*key, *fault.key), fault.message))
+        found = explain_all(error.errors(), brick.params, rest)
+        faults += [Fault((*key, *fault.key), fault.message) for fault in found]
         return data
     return {step.key: name, **params.model_dump(mode="json")}

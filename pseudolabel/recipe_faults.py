@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +43,20 @@ _WANTED = {
 }
 
 
+def explain_all(entries: Iterable[Any], model: type[BaseModel], data: Any) -> Iterator[Fault]:
+    """Entries of a pydantic error as faults, but for lists called short because their items were refused.
+
+    Args:
+        entries: `ValidationError.errors()`.
+        model, data: see `explain`.
+    """
+    for entry in entries:
+        there = entry.get("input")
+        enough = isinstance(there, list) and len(there) >= entry.get("ctx", {}).get("min_length", 0)
+        if entry["type"] != "too_short" or not enough:
+            yield explain(entry, model, data)
+
+
 def explain(entry: Any, model: type[BaseModel], data: Any) -> Fault:
     """One entry of a pydantic error as a fault.
 
@@ -69,6 +86,9 @@ def explain(entry: Any, model: type[BaseModel], data: Any) -> Fault:
     if kind == "value_error":
         return Fault(key, str(context.get("error", entry["msg"])))
     wanted = _WANTED.get(kind)
+    step = _step(kind, field, value)
+    if wanted and step:
+        return Fault(key, f"{_shown(value)}, wanted {wanted}; write {step}")
     if wanted:
         return Fault(key, f"{_shown(value)}, wanted {wanted}{_default(field)}")
     return Fault(key, f"{_shown(value)}: {entry['msg'][:1].lower()}{entry['msg'][1:]}")
@@ -115,6 +135,16 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
         if found is not None:
             return found
     return None
+
+
+def _step(kind: str, field: Any, value: Any) -> str:
+    """How the name of a brick is written where a step, or a list of them, is wanted; else nothing."""
+    found = _model_in(field.annotation) if field is not None else None
+    key = getattr(found, "key", None)  # of `pseudolabel.recipe.Step`
+    if not isinstance(key, str) or not isinstance(value, str) or not value:
+        return ""
+    name = value if re.fullmatch(r"[A-Za-z]\w*", value) else json.dumps(value, ensure_ascii=False)
+    return f"[{{{key}: {name}}}]" if kind in ("tuple_type", "list_type") else f"{{{key}: {name}}}"
 
 
 def _unit(field: Any) -> str:

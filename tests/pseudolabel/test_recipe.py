@@ -177,6 +177,49 @@ def test_unknown_brick_names_the_nearest() -> None:
     assert "resolver.name: 'constnt' is not known; did you mean 'constant'?" in message
 
 
+@pytest.mark.parametrize(
+    ("maps", "told"),
+    [
+        (
+            [{"method": "saliency"}],
+            "maps.0.method: the text 'saliency', wanted keys with values; write {name: saliency}",
+        ),
+        (
+            [{"method": {"name": "cam"}, "refiners": ["my smooth"]}],
+            "maps.0.refiners.0: the text 'my smooth', wanted keys with values; write {name: \"my smooth\"}",
+        ),
+        (
+            [{"method": {"name": "cam"}, "refiners": "smooth"}],
+            "maps.0.refiners: the text 'smooth', wanted a list; write [{name: smooth}]",
+        ),
+        ([], "maps: has 0 entries, short for 1"),
+    ],
+)
+def test_a_word_for_a_step_is_one_line_that_writes_the_step(maps: Any, told: str) -> None:
+    data = {
+        "data": GOOD["data"],
+        "classifier": {"checkpoint": "x"},
+        "maps": maps,
+        "resolver": {"name": "constant"},
+    }
+    assert refusal(data, model=schema.GenerateRecipe) == f"recipe: {told}"
+    assert refusal({**GOOD, "data": "voc"}) == (
+        "recipe: data: the text 'voc', wanted keys with values; write {reader: voc}"
+    )
+
+
+def test_a_list_of_refused_items_is_not_called_short() -> None:
+    refiners = [{"name": "affinity", "dilations": ["a"]}]
+    data = {
+        "data": GOOD["data"],
+        "classifier": {"checkpoint": "x"},
+        "maps": [{"method": {"name": "cam"}, "refiners": refiners}],
+        "resolver": {"name": "constant"},
+    }
+    (line,) = refusal(data, model=schema.GenerateRecipe).splitlines()
+    assert "maps.0.refiners.0.dilations.0: the text 'a', wanted a whole number" in line
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     assert "cannot read the recipe" in refusal(tmp_path / "absent.yaml")
 
