@@ -129,18 +129,22 @@ def get(room: str, name: str) -> Brick:
 
     Raises:
         UsageFault: there is none of that name; the nearest is named.
-        EnvironmentFault: another package's entry point names a module that cannot be imported.
+        EnvironmentFault: another package's entry point names a module that cannot be imported,
+            whatever it raises.
     """
     modules = _modules(room)
     if name not in modules:
         raise UsageFault(f"{name!r} is not known; {nearest(name, names(room))}")
     try:
         module = importlib.import_module(modules[name])
-    except ImportError as error:
+    except Exception as error:  # another package's module may do anything
         if modules[name].startswith(f"{ROOMS[room]}."):
             raise  # one of ours: a package that is missing, which the brick itself says better
+        reason = " ".join(str(error).split())
+        if not isinstance(error, ImportError):
+            reason = f"{type(error).__name__}: {reason}".rstrip(": ")
         raise EnvironmentFault(
-            f"{room}.{name}: {modules[name]} cannot be imported ({error}); {_mend(room, name)}"
+            f"{room}.{name}: {modules[name]} cannot be imported ({reason}); {_mend(room, name)}"
         ) from error
     found = getattr(module, name, None) or getattr(module, f"{name}_", None)
     if not isinstance(found, Brick):
@@ -153,13 +157,16 @@ def get(room: str, name: str) -> Brick:
 def documentation(room: str, name: str) -> str:
     """The docstring of a brick's module (summary, formula, source), read without importing it.
 
-    A module that is not there, of a broken or half removed package, is said to be missing instead.
+    A module that is not there or not Python, of a broken or half removed package, is said to be so instead.
     """
     module = _modules(room)[name]
     file = _file(module)
     if file is None:
         return f"cannot be used: there is no module {module}; {_mend(room, name)}"
-    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    try:
+        return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    except (SyntaxError, ValueError) as error:  # or bytes that are no text
+        return f"cannot be used: {module} is not Python ({error}); {_mend(room, name)}"
 
 
 @functools.cache

@@ -164,6 +164,29 @@ def test_an_entry_point_without_its_module_is_one_line(site: Path, tmp_path: Pat
     assert line.endswith("mend or remove the package gone-bricks")
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1 / 0\n", "ZeroDivisionError: division by zero"),
+        ("raise ValueError\n", "ValueError"),
+        ("def bad(:\n", "SyntaxError: invalid syntax (bad.py, line 1)"),
+    ],
+)
+def test_a_module_that_raises_is_one_line(site: Path, tmp_path: Path, text: str, reason: str) -> None:
+    install(site, "bad-bricks", {"resolvers.bad": "acme_bricks.bad"})
+    (site / "acme_bricks" / "bad.py").write_text(text)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe(tmp_path, resolver={"name": "bad"})))
+    used = run(site, "generate", str(path), "-o", str(tmp_path / "out"))
+    assert used.returncode == 1
+    (line,) = used.stderr.splitlines()
+    assert line == (
+        f"resolvers.bad: acme_bricks.bad cannot be imported ({reason}); mend or remove the package bad-bricks"
+    )
+    assert run(site, "methods", "bad").stderr.splitlines() == [line]
+    assert run(site, "methods").returncode == 0, "a package that is broken must not stop the others"
+
+
 def test_an_entry_point_of_no_room_is_refused(site: Path) -> None:
     install(site, "other-bricks", {"refiner.mine": "other_bricks.mine"})
     done = run(site, "methods")
