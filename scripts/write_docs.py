@@ -95,6 +95,8 @@ def _type(annotation: Any) -> str:
             annotation.__name__, annotation.__name__
         )
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:  # a type with its bounds
+        return _type(arguments[0])
     if origin is typing.Literal:
         return " / ".join(f"`{value}`" for value in arguments)
     if origin in (typing.Union, types.UnionType):
