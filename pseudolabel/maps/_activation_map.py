@@ -9,9 +9,17 @@ from torch import Tensor
 
 from pseudolabel.maps._explained import Explained
 from pseudolabel.records import Evidence, Targets
-from pseudolabel.registry import Parameters
+from pseudolabel.registry import Parameters, parameter
 
 Combine = Callable[[Tensor, Tensor], Tensor]
+
+
+class OfLayer(Parameters):
+    """Which layer."""
+
+    layer: str | None = parameter(
+        None, help="output of this module, by name or a unique end of it; null chooses"
+    )
 
 
 def positive(values: Tensor, params: Parameters) -> Tensor:

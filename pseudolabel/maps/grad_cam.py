@@ -16,24 +16,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pseudolabel.maps._activation_map import activation_map, always, positive
+from pseudolabel.maps._activation_map import OfLayer, activation_map, always, positive
 from pseudolabel.maps._bound import Key
 from pseudolabel.maps._explained import Explained
 from pseudolabel.records import Evidence, Targets
-from pseudolabel.registry import RAW, Parameters, brick, parameter
+from pseudolabel.registry import RAW, brick
 
 
-class GradCam(Parameters):
-    """Which layer."""
-
-    layer: str | None = parameter(
-        None, help="output of this module, by name or a unique end of it; null chooses"
-    )
-
-
-@brick(GradCam, gives=RAW, place="paste", finish=positive, positive=always)
+@brick(OfLayer, gives=RAW, place="paste", finish=positive, positive=always)
 def grad_cam(
-    model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key], params: GradCam
+    model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key], params: OfLayer
 ) -> Evidence:
     """Signed Grad-CAM of each target at the layer's size.
 
@@ -42,7 +34,7 @@ def grad_cam(
         images: (B, 3, h, w) float32, normalised.
         targets: T >= 1 pairs of image and class id 1..C.
         keys: not looked at; nothing is drawn.
-        params: see `GradCam`.
+        params: see `OfLayer`.
 
     Returns:
         values (T, 1, h', w') float32 before the ReLU, logits (T,).

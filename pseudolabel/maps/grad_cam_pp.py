@@ -21,26 +21,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pseudolabel.maps._activation_map import activation_map, always, positive
+from pseudolabel.maps._activation_map import OfLayer, activation_map, always, positive
 from pseudolabel.maps._bound import Key
 from pseudolabel.maps._explained import Explained
 from pseudolabel.records import Evidence, Targets
-from pseudolabel.registry import RAW, Parameters, brick, parameter
+from pseudolabel.registry import RAW, brick
 
 EPSILON = 1e-6  # no unit; a denominator is 2 where the layer votes for nothing
 
 
-class GradCamPp(Parameters):
-    """Which layer."""
-
-    layer: str | None = parameter(
-        None, help="output of this module, by name or a unique end of it; null chooses"
-    )
-
-
-@brick(GradCamPp, gives=RAW, place="paste", finish=positive, positive=always, rectified=True)
+@brick(OfLayer, gives=RAW, place="paste", finish=positive, positive=always, rectified=True)
 def grad_cam_pp(
-    model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key], params: GradCamPp
+    model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key], params: OfLayer
 ) -> Evidence:
     """Signed Grad-CAM++ of each target at the layer's size.
 
@@ -49,7 +41,7 @@ def grad_cam_pp(
         images: (B, 3, h, w) float32, normalised.
         targets: T >= 1 pairs of image and class id 1..C.
         keys: not looked at; nothing is drawn.
-        params: see `GradCamPp`.
+        params: see `OfLayer`.
 
     Returns:
         values (T, 1, h', w') float32 before the ReLU, logits (T,).

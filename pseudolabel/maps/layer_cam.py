@@ -15,24 +15,16 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pseudolabel.maps._activation_map import activation_map, always, positive
+from pseudolabel.maps._activation_map import OfLayer, activation_map, always, positive
 from pseudolabel.maps._bound import Key
 from pseudolabel.maps._explained import Explained
 from pseudolabel.records import Evidence, Targets
-from pseudolabel.registry import RAW, Parameters, brick, parameter
+from pseudolabel.registry import RAW, brick
 
 
-class LayerCam(Parameters):
-    """Which layer."""
-
-    layer: str | None = parameter(
-        None, help="output of this module, by name or a unique end of it; null chooses"
-    )
-
-
-@brick(LayerCam, gives=RAW, place="paste", finish=positive, positive=always)
+@brick(OfLayer, gives=RAW, place="paste", finish=positive, positive=always)
 def layer_cam(
-    model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key], params: LayerCam
+    model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key], params: OfLayer
 ) -> Evidence:
     """Signed LayerCAM of each target at the layer's size.
 
@@ -41,7 +33,7 @@ def layer_cam(
         images: (B, 3, h, w) float32, normalised.
         targets: T >= 1 pairs of image and class id 1..C.
         keys: not looked at; nothing is drawn.
-        params: see `LayerCam`.
+        params: see `OfLayer`.
 
     Returns:
         values (T, 1, h', w') float32 before the ReLU, logits (T,).
