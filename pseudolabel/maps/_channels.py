@@ -9,7 +9,15 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from pseudolabel.registry import Parameters, parameter
+
 Channels = Literal["max_abs", "mean_abs", "l2", "signed_sum"]
+
+
+class OneMap(Parameters):
+    """How three channels become one map."""
+
+    channels: Channels = parameter("max_abs", help="one map of the three channels; signed_sum keeps the sign")
 
 
 class _WithChannels(Protocol):

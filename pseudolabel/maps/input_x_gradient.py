@@ -16,24 +16,16 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from pseudolabel.maps._bound import Key
-from pseudolabel.maps._channels import Channels, one_map, unsigned
+from pseudolabel.maps._channels import OneMap, one_map, unsigned
 from pseudolabel.maps._explained import Explained
 from pseudolabel.maps._input_gradient import input_gradient
 from pseudolabel.records import Evidence, Targets
-from pseudolabel.registry import RAW, Parameters, brick, parameter
+from pseudolabel.registry import RAW, brick
 
 
-class InputXGradient(Parameters):
-    """How three channels become one map."""
-
-    channels: Channels = parameter(
-        "max_abs", help="one map of the three channels' products; signed_sum keeps the sign"
-    )
-
-
-@brick(InputXGradient, gives=RAW, place="adjoint", finish=one_map, positive=unsigned)
+@brick(OneMap, gives=RAW, place="adjoint", finish=one_map, positive=unsigned)
 def input_x_gradient(
-    model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key], params: InputXGradient
+    model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key], params: OneMap
 ) -> Evidence:
     """Product of each target's image and the gradient of its logit.
 
@@ -42,7 +34,7 @@ def input_x_gradient(
         images: (B, 3, h, w) float32, normalised.
         targets: T >= 1 pairs of image and class id 1..C.
         keys: not looked at; nothing is drawn.
-        params: see `InputXGradient`.
+        params: see `OneMap`.
 
     Returns:
         values (T, 3, h, w) float32, signed; logits (T,).

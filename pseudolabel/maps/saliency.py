@@ -17,24 +17,16 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from pseudolabel.maps._bound import Key
-from pseudolabel.maps._channels import Channels, one_map, unsigned
+from pseudolabel.maps._channels import OneMap, one_map, unsigned
 from pseudolabel.maps._explained import Explained
 from pseudolabel.maps._input_gradient import input_gradient
 from pseudolabel.records import Evidence, Targets
-from pseudolabel.registry import RAW, Parameters, brick, parameter
+from pseudolabel.registry import RAW, brick
 
 
-class Saliency(Parameters):
-    """How three channels become one map."""
-
-    channels: Channels = parameter(
-        "max_abs", help="one map of the three channels' gradients; signed_sum keeps the sign"
-    )
-
-
-@brick(Saliency, gives=RAW, place="adjoint", finish=one_map, positive=unsigned)
+@brick(OneMap, gives=RAW, place="adjoint", finish=one_map, positive=unsigned)
 def saliency(
-    model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key], params: Saliency
+    model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key], params: OneMap
 ) -> Evidence:
     """Gradient of each target's logit with respect to its image.
 
@@ -43,7 +35,7 @@ def saliency(
         images: (B, 3, h, w) float32, normalised.
         targets: T >= 1 pairs of image and class id 1..C.
         keys: not looked at; nothing is drawn.
-        params: see `Saliency`.
+        params: see `OneMap`.
 
     Returns:
         values (T, 3, h, w) float32, signed; logits (T,).

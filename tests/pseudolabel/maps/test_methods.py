@@ -12,9 +12,8 @@ from pseudolabel.classifier.network import Classifier
 from pseudolabel.contracts.networks import Small, functions, pictures
 from pseudolabel.maps import grad_cam_pp
 from pseudolabel.maps._bound import BoundMethod, build, on_image
-from pseudolabel.maps._channels import one_map
+from pseudolabel.maps._channels import OneMap, one_map
 from pseudolabel.maps._explained import Explained
-from pseudolabel.maps.saliency import Saliency
 from pseudolabel.records import Targets
 
 KEYS = [(0, "a"), (0, "b"), (0, "c")]
@@ -104,7 +103,7 @@ class Backbone(Classifier):
 def test_channels_by_hand() -> None:
     gradient = torch.tensor([3.0, -4.0, 0.5]).view(1, 3, 1, 1)
     found = {
-        channels: float(one_map(gradient, Saliency(channels=channels)))
+        channels: float(one_map(gradient, OneMap(channels=channels)))
         for channels in ("max_abs", "mean_abs", "l2", "signed_sum")
     }
     assert found == pytest.approx(
