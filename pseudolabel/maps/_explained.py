@@ -107,11 +107,6 @@ class Explained:
         self._groups = None if groups is None else Groups(groups, raw, self.device)
         self.classes = raw if self._groups is None else self._groups.count
 
-    @property
-    def pooled(self) -> bool:
-        """Whether the raw logits are a linear head on the mean of the features."""
-        return bool(getattr(self.network, "pooled", True))
-
     def place(self, images: Tensor) -> Tensor:
         """Images on the model's device in its layout."""
         return images.to(self.device).contiguous(memory_format=torch.channels_last)

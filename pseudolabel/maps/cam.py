@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pseudolabel.errors import DataFault
 from pseudolabel.maps._activation_map import always, positive
@@ -29,7 +29,20 @@ class Cam(Parameters):
     """Nothing to set: single scale, no flip."""
 
 
-@brick(Cam, gives=RAW, place="paste", finish=positive, positive=always)
+def fits(network: nn.Module) -> None:
+    """Refuse a network that has no class activation map, before any picture is read.
+
+    Raises:
+        DataFault: the network has no linear head on pooled features.
+    """
+    if not getattr(network, "pooled", True):
+        raise DataFault(
+            "cam: the network's head is not linear on the mean of a grid of features, so that it has no "
+            "class activation map; take grad_cam, hires_cam or layer_cam"
+        )
+
+
+@brick(Cam, gives=RAW, place="paste", finish=positive, positive=always, fits=fits)
 def cam(model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key], params: Cam) -> Evidence:
     """Signed class activation of each target at feature size.
 
@@ -46,12 +59,7 @@ def cam(model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key],
     Raises:
         DataFault: the network has no linear head on pooled features.
     """
-
-    if not model.pooled:
-        raise DataFault(
-            "cam: the network's head is not linear on the mean of a grid of features, so that it has no "
-            "class activation map; take grad_cam, hires_cam or layer_cam"
-        )
+    fits(model.network)
 
     def part(pictures: Tensor, wanted: Targets) -> Evidence:
         (at, columns), slots = model.index(wanted), _slots(wanted, model.device)

@@ -29,7 +29,8 @@ def chosen_classifier(
 
     Raises:
         UsageFault: labels are to be given and the reader gives none.
-        DataFault: classifier refused, more classes than a mask holds, or no picture.
+        DataFault: classifier refused, by a map method too (trait `fits`), more classes than a mask holds,
+            or no picture.
     """
     from pseudolabel.classifier.loading import load_chosen
 
@@ -45,6 +46,10 @@ def chosen_classifier(
             f"{chosen.classifier.checkpoint}: {loaded.space.foreground} classes; a mask holds at most "
             f"{MOST_NAMES - 1}"
         )
+    for one in chosen.maps:
+        method, _ = one.method.load()
+        if "fits" in method.traits:
+            method.traits["fits"](loaded.network)
     if not data.records:
         raise DataFault("data: the list is empty; look at data.split")
     if loaded.source:

@@ -192,6 +192,7 @@ def test_cam_of_a_transformer_is_refused_and_grad_cam_names_its_layer(
     vit = published(root, backbone="test_vit", weights=str(root / "vit.pth"))
     with pytest.raises(DataFault, match=r"cam: the network's head is not linear.*take grad_cam"):
         generate(recipe(root, classifier=vit), tmp_path / "cam", quiet=True)
+    assert not (tmp_path / "cam").exists()
     capsys.readouterr()
     chosen = recipe(root, classifier=vit)
     chosen["maps"][0]["method"] = {"name": "grad_cam"}
