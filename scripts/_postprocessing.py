@@ -127,24 +127,22 @@ KINDS = {
         "saliency",
         ({"name": "multiscale", "scales": [1.0, 0.5, 1.5], "divide": "max"},),
     ),
-    "smoothgrad": Kind(
-        "SmoothGrad .05, 12 copies",
-        "saliency",
-        ({"name": "smoothgrad", "sigma": 0.05, "count": 12},),
-        MANY,
-    ),
     "crops": Kind("crop saliency, 200 crops", "saliency", (CROPS,), MANY),
     "crops-cam": Kind("CAM of 40 crops", "cam", ({**CROPS, "count": 40},), MANY),
 }
 MIXES = {
     "cam+saliency": Mix("multi-scale CAM + multi-scale saliency", ("cam-multiscale", "saliency-multiscale")),
-    "cam+smoothgrad": Mix("multi-scale CAM + SmoothGrad", ("cam-multiscale", "smoothgrad")),
+    "cam+saliency .3": Mix(
+        "multi-scale CAM x .3 + multi-scale saliency x .7",
+        ("cam-multiscale", "saliency-multiscale"),
+        (0.3, 0.7),
+    ),
     "cam+crops": Mix("multi-scale CAM + crop saliency", ("cam-multiscale", "crops")),
     "crops-cam+saliency": Mix("CAM of crops + multi-scale saliency", ("crops-cam", "saliency-multiscale")),
     "three": Mix(
-        "multi-scale CAM + multi-scale saliency + crop saliency",
+        "multi-scale CAM x .3 + multi-scale saliency x .4 + crop saliency x .3",
         ("cam-multiscale", "saliency-multiscale", "crops"),
-        (0.5, 0.25, 0.25),
+        (0.3, 0.4, 0.3),
     ),
 }
 POSTS = {
@@ -156,6 +154,7 @@ POSTS = {
     "superpixel mean": Post(({"name": "superpixel_mean"},)),
     "affinity": Post(({"name": "affinity"},)),
     "random walk": Post(({"name": "random_walk"},)),
+    "longer walk": Post(({"name": "random_walk", "steps": 64, "sigma": 5.0},)),
     "superpixel resolve": Post(superpixels=True),
     "box + superpixel resolve": Post((BOX,), superpixels=True),
     "Gaussian + superpixel resolve": Post((GAUSSIAN,), superpixels=True),
@@ -163,6 +162,7 @@ POSTS = {
     "box + CRF": Post((BOX,), crf=True),
     "Gaussian + CRF": Post((GAUSSIAN,), crf=True),
     "superpixel mean + CRF": Post(({"name": "superpixel_mean"},), crf=True),
+    "longer walk + CRF": Post(({"name": "random_walk", "steps": 64, "sigma": 5.0},), crf=True),
     "random walk + CRF": Post(({"name": "random_walk"},), crf=True),
     "superpixel resolve + CRF": Post(superpixels=True, crf=True),
     "box + superpixel resolve + CRF": Post((BOX,), superpixels=True, crf=True),

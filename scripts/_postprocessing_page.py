@@ -25,6 +25,7 @@ def page(result: Mapping[str, Any]) -> str:
         "", "## The answers", "",
         *(f"- {_sentence(one, kinds)}" for one in result["differences"] if _decides(one)), "",
         "![mIoU against NDR-recall; mIoU by step](postprocessing.png)", "",
+        *_networks(result),
         "## mIoU / NDR-recall / FG-precision (%)", "",
         table(
             ["maps", *posts],
@@ -45,6 +46,21 @@ def page(result: Mapping[str, Any]) -> str:
         ), "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _networks(result: Mapping[str, Any]) -> list[str]:
+    """What a network learns from the masks."""
+    if not result["networks"]:
+        return []
+    first = result["networks"][0]
+    rows = [[result["kinds"][one["maps"]], one["post"], percent(one["miou"])] for one in result["networks"]]
+    return [
+        "## A network trained on the masks", "",
+        f"One DeepLab each, {first['epoch']} epochs on {first['pictures']} pictures of `train`, seed "
+        f"{first['seed']}; mIoU on `val` (%). One seed: no interval, and differences of a point or two say "
+        "nothing.", "",
+        table(["maps", "post-processing", "network's mIoU"], rows), "",
+    ]  # fmt: skip
 
 
 def _fewest(result: Mapping[str, Any]) -> int:

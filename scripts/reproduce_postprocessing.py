@@ -26,9 +26,11 @@ from _postprocessing_page import figure, page
 from _voc_maps import matrices
 
 import pseudolabel
+from pseudolabel import storage
 from pseudolabel.metrics.confusion import Counts
+from pseudolabel.recipe import read_plain
 from pseudolabel.records import ImageRecord
-from pseudolabel.verbs._truth import Truth, of_reader
+from pseudolabel.verbs._truth import Truth, of_reader, run_recipe
 
 NAME = "postprocessing"
 AVERAGED = "background cat cow dog horse person sheep sofa"  # at least 10 pictures each on the small `val`
@@ -179,7 +181,7 @@ def main() -> None:
     table = Table(given, picking, judging)
     for post in given.post:
         for name in (*ready, *mixes):
-            if _makes_sense(name, post):
+            if _makes_sense(name, post) and name in (given.rows or (name,)):
                 table.row(name, post)
     result = {
         "experiment": "post-processing on VOC",
@@ -197,8 +199,25 @@ def main() -> None:
             for one, other in DIFFERENCES
             if one in table.rows and other in table.rows
         ],
+        "networks": [_network(text) for text in given.networks],
     }
     write(given.out, NAME, result, page(result), figure(result))
+
+
+def _network(text: str) -> dict[str, Any]:
+    """mIoU of a run of `seg train` after its last epoch, `maps:post=RUN`."""
+    key, _, folder = text.partition("=")
+    name, _, post = key.partition(":")
+    last = storage.read_json_lines(Path(folder) / "metrics.jsonl")[-1]
+    recipe = read_plain(Path(folder) / "recipe.yaml", "recipe")[0]
+    listed = of_reader(run_recipe(Path(recipe["masks"])).data).records
+    return {
+        "maps": name,
+        "post": post,
+        **{key: last[key] for key in ("epoch", "miou", "iou")},
+        "pictures": len(listed),
+        "seed": recipe["seed"],
+    }
 
 
 def _makes_sense(name: str, post: str) -> bool:
@@ -224,6 +243,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, required=True, help="data set in VOC layout")
     parser.add_argument("--maps", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--post", nargs="+", choices=POSTS, default=list(POSTS))
+    parser.add_argument("--rows", nargs="+", choices=(*KINDS, *MIXES), help="of these; all without it")
+    parser.add_argument("--networks", nargs="+", default=[], metavar="MAPS:POST=RUN", help="of `seg train`")
     parser.add_argument("--train", type=int, default=120, help="first pictures of train, for thresholds")
     parser.add_argument("--crf-images", type=int, default=60, help="of these, for thresholds before a CRF")
     parser.add_argument("--average-over", default=AVERAGED, help="names of the classes of the means")
