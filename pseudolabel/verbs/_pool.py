@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from pseudolabel.errors import EnvironmentFault
 
+STAND_BACK = 10  # added to a worker's niceness
 J = TypeVar("J")
 M = TypeVar("M")
 R = TypeVar("R")
@@ -74,10 +75,15 @@ def pool(
 
 
 def _settle() -> None:
-    """What a worker process does first: one torch thread, signals left to its parent, no life without it."""
+    """What a worker process does first: one torch thread, signals left to its parent, no life without it.
+
+    It stands back behind the model, whose threads wait for one another: a thread that a worker displaced would
+    hold all of them up.
+    """
     import torch
 
     torch.set_num_threads(1)
+    os.nice(STAND_BACK)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
