@@ -77,7 +77,7 @@ def pool(
 def _settle() -> None:
     """What a worker process does first: one torch thread, signals left to its parent, no life without it.
 
-    It stands back behind the model, whose threads wait for one another: a thread that a worker displaced would
+    It stands back behind the model, whose threads wait for one another: one that a worker displaced would
     hold all of them up.
     """
     import torch
