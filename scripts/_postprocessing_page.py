@@ -83,8 +83,10 @@ def _paid(result: Mapping[str, Any]) -> str:
 
 
 def _decides(one: Mapping[str, Any]) -> bool:
-    """Differences between kinds of maps, and what superpixels or a CRF alone add to a kind."""
-    return one["of"][0] != one["over"][0] or one["of"][1] in ("superpixel resolve", "CRF", "Gaussian")
+    """Differences between kinds, between steps, and what a step alone adds to CAM and to crops."""
+    (kind, post), (other, before) = one["of"], one["over"]
+    alone = kind in ("cam", "crops") and post in ("superpixel resolve", "CRF", "box", "longer walk")
+    return bool(kind != other or before != "none" or alone)
 
 
 def _name(key: tuple[str, str], kinds: Mapping[str, str]) -> str:

@@ -47,6 +47,10 @@ DIFFERENCES = (
     (("crops", "none"), ("cam", "none")),
     (("crops", "none"), ("crops-cam", "none")),
     (("crops", "box"), ("cam", "none")),
+    *(((kind, "longer walk"), (kind, "CRF")) for kind in (*KINDS, "cam+saliency .3")),
+    (("cam+saliency .3", "longer walk + CRF"), ("cam+saliency .3", "longer walk")),
+    (("cam+saliency .3", "longer walk"), ("saliency-multiscale", "longer walk")),
+    (("cam+saliency .3", "longer walk"), ("cam", "none")),
 )
 
 
@@ -142,13 +146,23 @@ class Table:
             levels,
             given.work / "superpixels",
         )
-        label = next(one for one, other in POSTS.items() if other == post).replace(" ", "_").replace(",", "")
-        found = measure(cell, records, given.work / "counts" / f"{name}-{label}-{split}.npz", given.workers)
+        label = next(one for one, other in POSTS.items() if other == post)
+        found = measure(cell, records, self.file(name, label, split), given.workers)
         whole = [
             matrices(found[f"counts_{index}"], found[f"ids_{index}"].tolist(), self.names)
             for index in range(len(records))
         ]
         return np.stack(whole, axis=1)
+
+    def file(self, name: str, post: str, split: str) -> Path:
+        """Where the counts of a cell are kept."""
+        label = post.replace(" ", "_").replace(",", "")
+        work: Path = self.given.work
+        return work / "counts" / f"{name}-{label}-{split}.npz"
+
+    def kept(self, name: str, post: str) -> bool:
+        """Its counts of both splits are there."""
+        return all(self.file(name, post, place.split).is_file() for place in (self.picking, self.judging))
 
     def difference(self, one: tuple[str, str], other: tuple[str, str]) -> dict[str, Any]:
         """What `one` gains over `other`, paired over pictures."""
@@ -181,7 +195,8 @@ def main() -> None:
     table = Table(given, picking, judging)
     for post in given.post:
         for name in (*ready, *mixes):
-            if _makes_sense(name, post) and name in (given.rows or (name,)):
+            wanted = _makes_sense(name, post) and name in (given.rows or (name,))
+            if wanted and (not given.kept or table.kept(name, post)):
                 table.row(name, post)
     result = {
         "experiment": "post-processing on VOC",
@@ -249,6 +264,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--crf-images", type=int, default=60, help="of these, for thresholds before a CRF")
     parser.add_argument("--average-over", default=AVERAGED, help="names of the classes of the means")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--kept", action="store_true", help="write what --work has; measure no other cell")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--work", type=Path, default=Path("runs/postprocessing"))
     given = parser.parse_args()
