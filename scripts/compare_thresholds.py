@@ -58,12 +58,15 @@ def _page(result: dict[str, Any]) -> str:
             one = next((row for row in run["picks"] if _same(row, first)), None)
             cells.append("-" if one is None else _cell(one))
         rows.append([f"{first['rule']}, {_where(first)}", *cells])
+    counted = [next(one["images_picked"] for one in run["picks"] if one["on"] == "other images")
+               for run in runs.values()]  # fmt: skip
     limit = [f"{percent(one['miou'])} at {one['threshold']:g}" for one in best.values()]
     rows.append(["best threshold of these images", *limit])
     return "\n".join([
         "# Where a threshold comes from", "", "```", result["command"], "```", "",
         "mIoU in % at the picked threshold, its interval (95 % over images; for a number of images over "
-        "draws of these), and the gap to the best threshold of the same images in points.", "",
+        "draws of these), and the gap to the best threshold of the same images in points. Other images: "
+        f"{', '.join(map(str, counted))}.", "",
         table(["rule, picked on", *runs], rows), "",
     ])  # fmt: skip
 
@@ -75,7 +78,9 @@ def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
 def _where(row: dict[str, Any]) -> str:
     if row["on"] == "free":
         return "no ground truth"
-    return f"{row['images_picked']} {'other images' if row['on'] == 'other images' else 'of these images'}"
+    if row["on"] == "other images":
+        return "other images"
+    return f"{row['images_picked']} of these images"
 
 
 def _cell(row: dict[str, Any]) -> str:
