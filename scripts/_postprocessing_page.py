@@ -58,7 +58,9 @@ def _networks(result: Mapping[str, Any]) -> list[str]:
         "## A network trained on the masks", "",
         f"One DeepLab each, {first['epoch']} epochs on {first['pictures']} pictures of `train`, seed "
         f"{first['seed']}; mIoU on `val` (%). One seed: no interval, and differences of a point or two say "
-        "nothing.", "",
+        "nothing. Masks by `pl refine` from the kept maps, at the thresholds below, over a list of the first "
+        f"{first['pictures']} of `train`; networks by `seg train configs/voc/segmentation.yaml --set "
+        f"masks=MASKS --set schedule.epochs={first['epoch']} --set data.split=LIST`.", "",
         table(["maps", "post-processing", "network's mIoU"], rows), "",
     ]  # fmt: skip
 
