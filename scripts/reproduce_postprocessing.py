@@ -37,6 +37,7 @@ AVERAGED = "background cat cow dog horse person sheep sofa"  # at least 10 pictu
 SHOWN = ("miou", "ndr_recall", "dr_recall", "fg_precision")
 DIFFERENCES = (
     *(((kind, post), (kind, "none")) for kind in KINDS for post in POSTS if post != "none"),
+    *(((kind, f"{one} + superpixel resolve"), (kind, one)) for kind in KINDS for one in ("box", "Gaussian")),
     (("crops", "superpixel resolve"), ("cam", "superpixel resolve")),
     (("crops", "box + superpixel resolve"), ("cam", "superpixel resolve")),
     (("crops", "box + superpixel resolve"), ("cam", "box + superpixel resolve")),
@@ -50,6 +51,8 @@ DIFFERENCES = (
     *(((kind, "longer walk"), (kind, "CRF")) for kind in (*KINDS, "cam+saliency .3")),
     (("cam+saliency .3", "longer walk + CRF"), ("cam+saliency .3", "longer walk")),
     (("cam+saliency .3", "longer walk"), ("saliency-multiscale", "longer walk")),
+    (("cam+saliency", "longer walk"), ("saliency-multiscale", "longer walk")),
+    (("cam+saliency .3", "longer walk"), ("cam+saliency", "longer walk")),
     (("cam+saliency .3", "longer walk"), ("cam", "none")),
 )
 
