@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -265,6 +266,9 @@ def _grid(text: str | None) -> tuple[float, ...] | None:
 
 def main() -> None:
     """Entry point of `pl`."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # libgomp's threads turn some 300,000 times before they sleep, on a core that worker processes want
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     app()
 
 

@@ -2,6 +2,9 @@
 
 Threads suffice for torch, which frees the interpreter's lock; a brick that says `cpu` may hold it, so its
 work goes to a process. Files are written by the threads, in the process that holds the run folder's lock.
+
+On Linux processes are forks of a server, which imports torch once for all of them and has never run
+anything: a fork of this process would copy the locks of torch's threads as they happen to be held.
 """
 
 from __future__ import annotations
@@ -10,14 +13,18 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 from pseudolabel.errors import EnvironmentFault
+from pseudolabel.training.allocator import keep_pages
 
+SERVER = "pseudolabel.verbs._worker_server"
 STAND_BACK = 10  # added to a worker's niceness
 J = TypeVar("J")
 M = TypeVar("M")
@@ -39,6 +46,7 @@ def pool(
     Raises:
         EnvironmentFault: from a future: a worker process died.
     """
+    keep_pages()
     if workers == 0:
 
         def at_once(job: J) -> Future[R]:
@@ -51,9 +59,7 @@ def pool(
     with contextlib.ExitStack() as stack:
         away = None
         if processes:
-            # spawn: a fork would copy the locks of torch's threads as they happen to be held
-            context = multiprocessing.get_context("spawn")
-            away = ProcessPoolExecutor(workers, mp_context=context, initializer=_settle)
+            away = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_settle)
             stack.callback(away.shutdown, wait=True, cancel_futures=True)
         threads = ThreadPoolExecutor(workers, thread_name_prefix="finish")
         stack.callback(threads.shutdown, wait=True, cancel_futures=True)
@@ -74,6 +80,23 @@ def pool(
         yield lambda job: threads.submit(work, job)
 
 
+def make_ready() -> None:
+    """Let the server of worker processes start and import while this process does something else."""
+    if _context().get_start_method() == "forkserver":
+        from multiprocessing.forkserver import ensure_running
+
+        ensure_running()
+
+
+def _context() -> BaseContext:
+    """How worker processes come to be."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([SERVER])
+    return context
+
+
 def _settle() -> None:
     """What a worker process does first: one torch thread, signals left to its parent, no life without it.
 
@@ -83,6 +106,7 @@ def _settle() -> None:
     import torch
 
     torch.set_num_threads(1)
+    keep_pages()
     os.nice(STAND_BACK)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

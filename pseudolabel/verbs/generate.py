@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from pseudolabel.classifier.checkpoint import Loaded
     from pseudolabel.verbs._classifier_of import ClassifierOf
-    from pseudolabel.verbs._items import Job, Made, Walk
+    from pseudolabel.verbs._items import Job, Made
     from pseudolabel.verbs._pictures import Picture
 
-WORTH_PROCESSES = 100  # pictures; a process takes 2.5 s of a core to start, SLIC 0.08 s a picture
+WORTH_PROCESSES = 100  # pictures; processes take 1.5 s of a core to start, SLIC 0.08 s a picture
 FILLS = {"background": 0, "ignore": IGNORE}
 
 
@@ -92,6 +92,7 @@ def generate(
     from pseudolabel.training.device import pick
     from pseudolabel.verbs._chosen import chosen_classifier
     from pseudolabel.verbs._classifier_of import ClassifierOf
+    from pseudolabel.verbs._pool import make_ready
 
     if limit is not None and limit < 1:
         raise UsageFault(f"--limit {limit}: is not above 0 pictures")
@@ -99,6 +100,8 @@ def generate(
     where = pick(device)
     reader, params = chosen.data.load()
     data: Dataset = reader.run(params)
+    if workers and _wants_processes(chosen, data.records[:limit]):
+        make_ready()
     say: Callable[[str], None] = (lambda text: None) if quiet else console.say
     loaded, data = chosen_classifier(chosen, data, say)
     fingerprint = _fingerprint(chosen, data, loaded)
@@ -112,6 +115,13 @@ def generate(
             say(text)
         run = _Run(chosen, data, loaded, folder, classifier, workers, limit, on_bad == "stop", quiet)
         return {**run.complete(), "run": str(folder.path)}
+
+
+def _wants_processes(chosen: GenerateRecipe, records: Sequence[ImageRecord]) -> bool:
+    """Whether what follows the maps is worth worker processes."""
+    from pseudolabel.verbs._items import Walk
+
+    return len(records) >= WORTH_PROCESSES and Walk.of(chosen).needs_processes()
 
 
 def _fingerprint(chosen: GenerateRecipe, data: Dataset, loaded: Loaded) -> dict[str, Any]:
@@ -154,22 +164,21 @@ class _Run:
         """Do what is not done, write manifest and summary; returns the summary."""
         import torch
 
-        from pseudolabel.verbs import _items
         from pseudolabel.verbs._classifier_of import exact_kernels
+        from pseudolabel.verbs._items import Walk, make
         from pseudolabel.verbs._pool import pool
 
-        walk = self._walk()
+        walk = Walk.of(self.chosen)
         torch.get_num_threads()  # settles the model's own threads before a worker thread sets its one
         begun = time.monotonic()
-        long = len(self.wanted) >= WORTH_PROCESSES
         with (
             console.interruptible() as stop,
             console.progress(len(self.wanted), "masks", self.quiet) as bar,
             pool(
-                partial(_items.make, walk=walk),
+                partial(make, walk=walk),
                 self._put,
                 workers=self.workers,
-                processes=long and walk.needs_processes(),
+                processes=_wants_processes(self.chosen, self.data.records[: self.limit]),
             ) as submit,
             exact_kernels(),
         ):
@@ -195,11 +204,6 @@ class _Run:
         for name in self.count.failed[:10]:
             console.say(f"{name}: no mask; see {storage.PROBLEMS}")
         return summary
-
-    def _walk(self) -> Walk:
-        from pseudolabel.verbs._items import Walk
-
-        return Walk.of(self.chosen)
 
     def _read(self) -> Iterator[list[Picture]]:
         """Pictures of one batch after the other, read ahead."""

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +57,57 @@ def test_a_worker_process_that_dies_is_named_f15(monkeypatch: pytest.MonkeyPatch
         pytest.raises(EnvironmentFault, match=r"worker process died .* the same command continues"),
     ):
         submit(9).result()
+
+
+WORKING = """
+import os, signal, sys, time
+from pseudolabel.verbs._pool import make_ready, pool
+
+def busy(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    make_ready()
+    with pool(busy, lambda job, made: made, workers=1, processes=True) as submit:
+        print(submit(0).result(), flush=True)
+        future = submit(float(sys.argv[1]))
+        print(future.result(), flush=True)
+"""
+
+
+@contextlib.contextmanager
+def working(folder: Path, seconds: float) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process group of its own whose worker, the second value, has a job of so many seconds."""
+    script = folder / "working.py"
+    script.write_text(WORKING)
+    words = [sys.executable, str(script), str(seconds)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+        assert run.stdout is not None
+        try:
+            yield run, int(run.stdout.readline())
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+
+
+def test_a_signal_to_the_whole_group_leaves_workers_at_work(tmp_path: Path) -> None:
+    with working(tmp_path, 1.0) as (run, worker):
+        os.killpg(run.pid, signal.SIGTERM)
+        assert run.stdout is not None
+        assert run.stdout.readline() == f"{worker}\n"
+        assert run.wait(20) == 0
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    with working(tmp_path, 60.0) as (run, worker):
+        run.kill()
+        give_up = time.monotonic() + 10
+        while time.monotonic() < give_up:
+            try:
+                os.kill(worker, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.05)
+    pytest.fail(f"process {worker} is still there")
