@@ -172,7 +172,7 @@ def sweep(
 @app.command()
 def refine(
     run: Annotated[Path, typer.Argument(help="A run of `pl generate` with output.maps.")],
-    out: Out, set_: Set = None, workers: Workers = None,
+    out: Out, set_: Set = None, limit: Limit = None, workers: Workers = None,
     overwrite: Overwrite = False, new: New = False, wait: Wait = False,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
@@ -182,9 +182,8 @@ def refine(
         from pseudolabel import refine
 
         options = _given(workers=workers)
-        return refine(
-            run, out, overrides=set_ or (), overwrite=overwrite, new=new, wait=wait, quiet=quiet, **options
-        )
+        return refine(run, out, overrides=set_ or (), limit=limit, overwrite=overwrite, new=new, wait=wait,
+                      quiet=quiet, **options)  # fmt: skip
 
     _run(work, json, debug, "summary")
 

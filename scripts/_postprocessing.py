@@ -28,6 +28,7 @@ from pseudolabel.verbs._items import read_maps
 LEVELS = tuple(round(0.02 * step, 2) for step in range(1, 31))
 AROUND = (0.8, 1.0, 1.25)  # times the threshold that was best before the CRF
 GAUSSIAN = {"name": "smooth", "kernel": "gaussian", "size": 31, "sigma": 5.0}  # pixels of the original image
+WALK = {"name": "random_walk", "steps": 64, "sigma": 5.0}  # tuned on train
 BOX = {"name": "smooth", "kernel": "box", "size": 13}  # pixels, as the authors' code does it
 REFERENCE = "cam"  # kind that DR and NDR come from: single-scale CAM of the original classifier
 
@@ -114,10 +115,7 @@ class Post:
 
 
 MANY = {"precision": "bf16", "batch": 8}  # kinds of many passes; the authors ran theirs in float16
-CROPS = {
-    "name": "random_crop",
-    "count": 200,
-}  # the rest is the authors': 224 pixels, 0.05 to 0.3, chunks of 100
+CROPS = {"name": "random_crop", "count": 200}  # the rest is the authors': 224 pixels, 0.05 to 0.3
 KINDS = {
     "cam": Kind("CAM", "cam"),
     "cam-multiscale": Kind("CAM, 4 scales + flip", "cam", ({"name": "multiscale"},)),
@@ -128,7 +126,7 @@ KINDS = {
         ({"name": "multiscale", "scales": [1.0, 0.5, 1.5], "divide": "max"},),
     ),
     "crops": Kind("crop saliency, 200 crops", "saliency", (CROPS,), MANY),
-    "crops-cam": Kind("CAM of 40 crops", "cam", ({**CROPS, "count": 40},), MANY),
+    "crops-cam": Kind("CAM of the same crops", "cam", (CROPS,), MANY),
 }
 MIXES = {
     "cam+saliency": Mix("multi-scale CAM + multi-scale saliency", ("cam-multiscale", "saliency-multiscale")),
@@ -154,7 +152,7 @@ POSTS = {
     "superpixel mean": Post(({"name": "superpixel_mean"},)),
     "affinity": Post(({"name": "affinity"},)),
     "random walk": Post(({"name": "random_walk"},)),
-    "longer walk": Post(({"name": "random_walk", "steps": 64, "sigma": 5.0},)),
+    "longer walk": Post((WALK,)),
     "superpixel resolve": Post(superpixels=True),
     "box + superpixel resolve": Post((BOX,), superpixels=True),
     "Gaussian + superpixel resolve": Post((GAUSSIAN,), superpixels=True),
@@ -162,11 +160,18 @@ POSTS = {
     "box + CRF": Post((BOX,), crf=True),
     "Gaussian + CRF": Post((GAUSSIAN,), crf=True),
     "superpixel mean + CRF": Post(({"name": "superpixel_mean"},), crf=True),
-    "longer walk + CRF": Post(({"name": "random_walk", "steps": 64, "sigma": 5.0},), crf=True),
+    "longer walk + CRF": Post((WALK,), crf=True),
     "random walk + CRF": Post(({"name": "random_walk"},), crf=True),
     "superpixel resolve + CRF": Post(superpixels=True, crf=True),
     "box + superpixel resolve + CRF": Post((BOX,), superpixels=True, crf=True),
 }
+
+
+def makes_sense(name: str, post: Post) -> bool:
+    """CAM never competes; what a mix is made of is filtered already."""
+    if name in MIXES:
+        return post.compete and not any(one in (BOX, GAUSSIAN) for one in post.filters)
+    return KINDS[name].method == "saliency" or post.compete
 
 
 def recipe_of(name: str, post: Post, root: Path, classifier: Path) -> GenerateRecipe:
@@ -238,7 +243,7 @@ def measure(cell: Cell, records: Sequence[ImageRecord], path: Path, workers: int
             [one["refiners"] for one in plain["maps"]],
             {key: plain[key] for key in ("fuse", "resolver", "finish")},
             cell.levels,
-            _digest([json.loads((folder.parent / "fingerprint.json").read_text()) for folder in cell.maps]),
+            _digest([_fingerprint(folder) for folder in (*cell.maps, cell.reference)]),
             _digest([record.id for record in records]),
         ]
     )
@@ -260,6 +265,11 @@ def measure(cell: Cell, records: Sequence[ImageRecord], path: Path, workers: int
     path.parent.mkdir(parents=True, exist_ok=True)
     storage.write_bytes(path, buffer.getvalue())
     return found
+
+
+def _fingerprint(maps: Path) -> Any:
+    """Of the run that stores these maps."""
+    return json.loads((maps.parent / "fingerprint.json").read_text(encoding="utf-8"))
 
 
 def _digest(plain: Any) -> str:

@@ -270,22 +270,22 @@ def crf(
     plain = ("--set", "finish=[]", "--set", "output.maps=true")
 
     def masks(name: str, workers: int, *options: str) -> float:
-        options = (*options, "--limit", str(count), "--overwrite")
+        options = (*options, "--limit", str(count))
         return command_seconds("generate", folder / "crf.json", folder / name, workers, *options)
 
-    def refined(workers: int, part: int) -> float:
-        options = ("--limit", str(part), "--overwrite", "--set", "finish=[{name: crf}]")
-        return command_seconds("refine", folder / "plain", folder / "refined", workers, *options)
+    def refined(name: str, workers: int, part: int) -> float:
+        options = ("--limit", str(part), "--set", "finish=[{name: crf}]")
+        return command_seconds("refine", folder / "plain", folder / f"{name}-{part}", workers, *options)
 
     network_alone = masks("plain", 0, *plain)
     found: dict[str, list[float]] = {name: [] for name in ("serial", "whole", "share", "one", "two", "times")}
     for number in range(rounds):
         say(f"CRF: round {number + 1} of {rounds}, {count} pictures")
         for name, workers in (("serial", 0), ("whole", cores)):
-            found[name].append(masks(name, workers))
+            found[name].append(masks(f"{name}-{number}", workers))
         found["share"].append(found["whole"][-1] / (found["serial"][-1] / cores))
         for name, workers in (("one", 1), ("two", 2)):
-            half, full = refined(workers, count // 2), refined(workers, count)
+            half, full = (refined(f"{name}-{number}", workers, part) for part in (count // 2, count))
             found[name].append((full - half) / (count - count // 2))
         found["times"].append(found["one"][-1] / found["two"][-1])
     middle = {name: statistics.median(several) for name, several in found.items()}
@@ -307,9 +307,7 @@ def command_seconds(verb: str, source: Path, out: Path, workers: int, *options: 
     """Seconds by the summary of a run of `pl`; without workers in one thread."""
     words = (sys.executable, "-m", "pseudolabel.cli", verb, str(source), "-o", str(out), "-q")
     alone = {} if workers else {"OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        (*words, "--workers", str(workers), *options), env=os.environ | alone, check=True, capture_output=True
-    )
+    subprocess.run((*words, "--workers", str(workers), *options), env=os.environ | alone, check=True)
     return float(json.loads((out / "summary.json").read_text(encoding="utf-8"))["seconds"])
 
 

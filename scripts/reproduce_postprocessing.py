@@ -21,15 +21,28 @@ from typing import Any
 
 import numpy as np
 from _experiment import Values, command, drawn, figures_of, interval, machine, say, times_of, write
-from _postprocessing import AROUND, KINDS, LEVELS, MIXES, POSTS, REFERENCE, Cell, Post, measure, recipe_of
+from _postprocessing import (
+    AROUND,
+    KINDS,
+    LEVELS,
+    MIXES,
+    POSTS,
+    REFERENCE,
+    Cell,
+    makes_sense,
+    measure,
+    recipe_of,
+)
 from _postprocessing_page import figure, page
 from _voc_maps import matrices
 
 import pseudolabel
+from pseudolabel import recipe as recipes
 from pseudolabel import storage
 from pseudolabel.metrics.confusion import Counts
 from pseudolabel.recipe import read_plain
 from pseudolabel.records import ImageRecord
+from pseudolabel.schema import GenerateRecipe
 from pseudolabel.verbs._truth import Truth, of_reader, run_recipe
 
 NAME = "postprocessing"
@@ -103,14 +116,14 @@ class Table:
         chosen = POSTS[post]
         levels, few = LEVELS, self.picking.records
         if chosen.crf:
-            before = next(other for other, one in POSTS.items() if one == chosen.before)
+            (before,) = (other for other, one in POSTS.items() if one == chosen.before)
             middle = self.row(name, before)["threshold"]
             levels = tuple(sorted({round(middle * factor, 3) for factor in AROUND}))
             few = few[: self.given.crf_images]
-        seen = self.figures(self.counts(name, chosen, self.picking.split, few, levels).sum(axis=1))
+        seen = self.figures(self.counts(name, post, self.picking.split, few, levels).sum(axis=1))
         best = int(np.nanargmax(seen["miou"]))
         tried = (levels[best],) if chosen.crf else levels
-        counts = self.counts(name, chosen, self.judging.split, self.judging.records, tried)
+        counts = self.counts(name, post, self.judging.split, self.judging.records, tried)
         curve = self.figures(counts.sum(axis=1))
         at = tried.index(levels[best])
         self.drawn[name, post] = drawn(counts[at], self.times, self.classes)
@@ -136,12 +149,12 @@ class Table:
         return figures_of(sums, self.classes)
 
     def counts(
-        self, name: str, post: Post, split: str, records: Sequence[ImageRecord], levels: tuple[float, ...]
+        self, name: str, post: str, split: str, records: Sequence[ImageRecord], levels: tuple[float, ...]
     ) -> Counts:
         """(thresholds, images, 3, C+1, C+2)."""
         given = self.given
         sources = MIXES[name].parts if name in MIXES else (name,)
-        recipe = recipe_of(name, post, given.root, given.classifier)
+        recipe = recipe_of(name, POSTS[post], given.root, given.classifier)
         cell = Cell(
             recipe,
             tuple(given.work / "maps" / source / split / "maps" for source in sources),
@@ -149,8 +162,7 @@ class Table:
             levels,
             given.work / "superpixels",
         )
-        label = next(one for one, other in POSTS.items() if other == post)
-        found = measure(cell, records, self.file(name, label, split), given.workers)
+        found = measure(cell, records, self.file(name, post, split), given.workers)
         whole = [
             matrices(found[f"counts_{index}"], found[f"ids_{index}"].tolist(), self.names)
             for index in range(len(records))
@@ -198,7 +210,7 @@ def main() -> None:
     table = Table(given, picking, judging)
     for post in given.post:
         for name in (*ready, *mixes):
-            wanted = _makes_sense(name, post) and name in (given.rows or (name,))
+            wanted = makes_sense(name, POSTS[post]) and name in (given.rows or (name,))
             if wanted and (not given.kept or table.kept(name, post)):
                 table.row(name, post)
     result = {
@@ -238,21 +250,23 @@ def _network(text: str) -> dict[str, Any]:
     }
 
 
-def _makes_sense(name: str, post: str) -> bool:
-    """CAM never competes; what a mix is made of is filtered already."""
-    if name in MIXES:
-        return POSTS[post].compete and not {"box", "Gaussian"} & set(post.split(" + "))
-    return KINDS[name].method == "saliency" or POSTS[post].compete
-
-
 def _generate(name: str, place: Place, given: argparse.Namespace) -> None:
+    """Store the maps that are not there; `pl generate` refuses a folder of another recipe."""
     folder = given.work / "maps" / name / place.split
-    if all((folder / "maps" / f"{record.id}.safetensors").is_file() for record in place.records):
+    recipe = recipes.load(KINDS[name].recipe(given.root, place.split, given.classifier), GenerateRecipe)
+    there = all((folder / "maps" / f"{record.id}.safetensors").is_file() for record in place.records)
+    if there and _decides(run_recipe(folder)) == _decides(recipe):
         return
     say(f"maps of {name}, {place.split}")
-    recipe = KINDS[name].recipe(given.root, place.split, given.classifier)
     limit = len(place.records) if place.split == "train" else None
     pseudolabel.generate(recipe, folder, limit=limit, workers=given.workers)
+
+
+def _decides(recipe: GenerateRecipe) -> Any:
+    """What a recipe says about raw maps."""
+    plain = recipes.plain(recipe)
+    lines = [{key: one[key] for key in ("method", "aggregate")} for one in plain["maps"]]
+    return [lines, *(plain[key] for key in ("seed", "precision", "labels"))]
 
 
 def _options() -> argparse.Namespace:

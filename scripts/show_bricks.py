@@ -49,6 +49,8 @@ def main() -> None:
     """Pick thresholds, draw the sheet."""
     given = _options()
     recipe = run_recipe(given.run)
+    if len(recipe.maps) != 1:
+        raise SystemExit(f"{given.run}: holds {len(recipe.maps)} lines of maps; take a run with one")
     judged = of_reader(recipe.data)
     able = [one for one in judged.records if one.labels and (given.run / _maps_of(one)).is_file()]
     ranked = sorted(able, key=lambda one: draws.seed_of("shown", one.id))
@@ -69,7 +71,7 @@ def main() -> None:
 def _recipe(recipe: GenerateRecipe, post: Post) -> GenerateRecipe:
     """The run's recipe with another way from its maps to masks."""
     plain = recipes.plain(recipe)
-    cams = plain["maps"][0]["method"]["name"] == "cam"
+    cams = "cam" in plain["maps"][0]["method"]["name"]  # cam, grad_cam, layer_cam, ...
     scaled = {"name": "normalise", "method": "max"} if cams else {"name": "normalise"}
     plain["maps"][0]["refiners"] = post.refiners([scaled], gradients=not cams)
     return recipes.load({**plain, **post.after()}, GenerateRecipe)

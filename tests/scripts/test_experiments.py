@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import pseudolabel
 from pseudolabel.classifier.checkpoint import save_classifier
 from pseudolabel.classifier.network import Classifier
 from pseudolabel.records import LabelSpace
@@ -166,3 +167,93 @@ def test_counts_are_those_of_every_mask(voc: Path, monkeypatch: pytest.MonkeyPat
             wanted = np.stack(region_matrices(picture.truth, masks, picture.region, len(NAMES)), axis=1)
             found = _voc_maps.matrices(_voc_maps.counts(scores, picture), picture.ids, len(NAMES))
             np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.fixture(scope="module", name="stored")
+def _stored(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stored maps of the kinds that the tests below count, where the script would look for them."""
+    work = tmp_path_factory.mktemp("stored")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        import _postprocessing
+
+        for name in ("cam", "cam-multiscale", "saliency-multiscale"):
+            recipe = _postprocessing.KINDS[name].recipe(voc, "train", voc / "run")
+            pseudolabel.generate(recipe, work / "maps" / name / "train", workers=0, quiet=True)
+    return work
+
+
+@pytest.mark.parametrize(
+    ("name", "post"),
+    [
+        ("cam", "none"),
+        ("saliency-multiscale", "none"),
+        ("saliency-multiscale", "box + superpixel resolve"),
+        ("cam+saliency .3", "longer walk"),
+    ],
+)
+def test_a_cell_counts_the_masks_of_its_recipe(
+    voc: Path, stored: Path, name: str, post: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pseudolabel import masks
+    from pseudolabel.metrics.regions import discriminative, region_matrices
+    from pseudolabel.verbs._items import read_maps
+    from pseudolabel.verbs._truth import of_reader
+
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import _postprocessing
+    from _voc_maps import matrices
+
+    levels = (0.1, 0.35, 0.9)
+    parts = _postprocessing.MIXES[name].parts if name in _postprocessing.MIXES else (name,)
+    recipe = _postprocessing.recipe_of(name, _postprocessing.POSTS[post], voc, voc / "run")
+    folders = [stored / "maps" / one / "train" / "maps" for one in ("cam", *parts)]
+    cell = _postprocessing.Cell(recipe, tuple(folders[1:]), folders[0], levels, tmp_path / "superpixels")
+    found = {level: tmp_path / str(level) for level in levels}
+    for level, folder in found.items():
+        options = ["data.split=train", f"resolver.threshold={level}"]
+        pseudolabel.generate(recipe, folder, overrides=options, workers=0, quiet=True)
+    seen = set()
+    for record in of_reader(recipe.data.model_copy(update={"split": "train"})).records:
+        assert record.mask is not None
+        assert record.labels is not None
+        truth = masks.read_mask(record.mask)
+        cams = read_maps(folders[0] / f"{record.id}.safetensors")[0].values.numpy()
+        made = [masks.read_mask(folder / "masks" / f"{record.id}.png") for folder in found.values()]
+        seen |= set(np.unique(np.stack(made)).tolist())
+        region = discriminative(truth, cams, record.labels)
+        wanted = np.stack(region_matrices(truth, np.stack(made), region, len(NAMES)), axis=1)
+        ids, counts = cell.counts(record)
+        np.testing.assert_array_equal(matrices(counts, ids, len(NAMES)), wanted)
+    assert seen == {0, 1, 2}, "the masks must show every class"
+
+
+def test_counts_that_are_kept_belong_to_maps_and_reference(
+    voc: Path, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import _postprocessing
+
+    from pseudolabel.verbs._truth import of_reader
+
+    recipe = _postprocessing.recipe_of("cam", _postprocessing.POSTS["none"], voc, voc / "run")
+    records = of_reader(recipe.data.model_copy(update={"split": "train"})).records
+    kept, calls = tmp_path / "counts.npz", []
+    counted = _postprocessing.Cell.counts
+
+    def counts(cell: Any, record: Any) -> Any:
+        calls.append(record.id)
+        return counted(cell, record)
+
+    monkeypatch.setattr(_postprocessing.Cell, "counts", counts)
+
+    def new(maps: str, reference: str) -> int:
+        """Pictures that a call counted anew."""
+        folders = [stored / "maps" / one / "train" / "maps" for one in (maps, reference)]
+        cell = _postprocessing.Cell(recipe, (folders[0],), folders[1], (0.1,), tmp_path / "superpixels")
+        calls.clear()
+        _postprocessing.measure(cell, records, kept, workers=0)
+        return len(calls)
+
+    assert [new("cam", "cam"), new("cam", "cam")] == [4, 0]
+    assert [new("cam", "cam-multiscale"), new("cam-multiscale", "cam")] == [4, 4]
