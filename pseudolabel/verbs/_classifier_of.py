@@ -19,7 +19,7 @@ from pseudolabel.maps._layers import LAST
 from pseudolabel.records import Targets
 from pseudolabel.schema import MapLine
 
-AUTO = {"cpu": 16, "cuda": 64}  # items of one forward; more than 16 is slower on a CPU (page faults)
+AUTO = {"cpu": 4, "cuda": 64}  # items of one forward; on a CPU every lane has as many, and more are slower
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,10 @@ from pseudolabel.records import IGNORE, Dataset, ImageRecord
 from pseudolabel.schema import GenerateRecipe
 
 if TYPE_CHECKING:
-    import torch
-
     from pseudolabel.classifier.checkpoint import Loaded
     from pseudolabel.verbs._classifier_of import ClassifierOf
     from pseudolabel.verbs._items import Job, Made
+    from pseudolabel.verbs._lanes import Lanes
     from pseudolabel.verbs._pictures import Picture
 
 WORTH_PROCESSES = 100  # pictures; processes take 1.5 s of a core to start, SLIC 0.08 s a picture
@@ -39,6 +38,14 @@ class _Done:
     job: Job
     made: Made
     entry: dict[str, Any] | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A batch after the model: labels of each picture that could be read, and what is to be done."""
+
+    labels: dict[str, tuple[int, ...] | None]
+    jobs: list[Job]
 
 
 @dataclass
@@ -92,6 +99,7 @@ def generate(
     from pseudolabel.training.device import pick
     from pseudolabel.verbs._chosen import chosen_classifier
     from pseudolabel.verbs._classifier_of import ClassifierOf
+    from pseudolabel.verbs._lanes import Lanes
     from pseudolabel.verbs._pool import make_ready
 
     if limit is not None and limit < 1:
@@ -108,12 +116,16 @@ def generate(
     with storage.open_run(out, "generate", fingerprint, overwrite=overwrite, new=new, wait=wait) as folder:
         storage.write_text(folder.path / "recipe.yaml", recipes.dump(chosen))
         storage.write_text(folder.path / "classes.txt", "".join(f"{name}\n" for name in loaded.space.names))
-        classifier = ClassifierOf(
-            loaded, chosen.maps, device=where, batch=chosen.batch, precision=chosen.precision
-        )
-        for text in classifier.targets():
+
+        def classifier() -> ClassifierOf:
+            return ClassifierOf(
+                loaded, chosen.maps, device=where, batch=chosen.batch, precision=chosen.precision
+            )
+
+        lanes = Lanes(classifier, where)
+        for text in lanes.first.targets():
             say(text)
-        run = _Run(chosen, data, loaded, folder, classifier, workers, limit, on_bad == "stop", quiet)
+        run = _Run(chosen, data, loaded, folder, lanes, workers, limit, on_bad == "stop", quiet)
         return {**run.complete(), "run": str(folder.path)}
 
 
@@ -150,7 +162,7 @@ class _Run:
     data: Dataset
     loaded: Loaded
     folder: storage.RunFolder
-    classifier: ClassifierOf
+    lanes: Lanes
     workers: int
     limit: int | None
     stop_on_bad: bool
@@ -162,14 +174,12 @@ class _Run:
 
     def complete(self) -> dict[str, Any]:
         """Do what is not done, write manifest and summary; returns the summary."""
-        import torch
 
         from pseudolabel.verbs._classifier_of import exact_kernels
         from pseudolabel.verbs._items import Walk, make
         from pseudolabel.verbs._pool import pool
 
         walk = Walk.of(self.chosen)
-        torch.get_num_threads()  # settles the model's own threads before a worker thread sets its one
         begun = time.monotonic()
         with (
             console.interruptible() as stop,
@@ -183,10 +193,11 @@ class _Run:
             exact_kernels(),
         ):
             waiting: deque[Future[_Done]] = deque()
-            for pictures in self._read():
-                if stop.requested:
+            for pictures, seen in self.lanes.run(self._read(), partial(self._explain, stop=stop)):
+                if seen is None:
                     break
-                for job in self._jobs(pictures, bar.advance):
+                self._note(pictures, seen.labels, bar.advance)
+                for job in seen.jobs:
                     waiting.append(submit(job))
                     while waiting and (waiting[0].done() or len(waiting) > 4 * self.workers):
                         self._settle(waiting.popleft().result(), bar.advance)
@@ -198,9 +209,9 @@ class _Run:
         self.folder.finish(list(self.wanted))
         summary = self._summary(time.monotonic() - begun)
         storage.write_json(self.folder.path / "summary.json", summary)
-        model = self.classifier.model
-        if model.batch < model.asked:
-            console.say(f"memory ran out: {model.batch} items a forward instead of {model.asked}")
+        if self.lanes.batch < self.lanes.first.model.asked:
+            asked = self.lanes.first.model.asked
+            console.say(f"memory ran out: {self.lanes.batch} items a forward instead of {asked}")
         for name in self.count.failed[:10]:
             console.say(f"{name}: no mask; see {storage.PROBLEMS}")
         return summary
@@ -213,76 +224,82 @@ class _Run:
 
         output = self.chosen.output
         finished = Complete(self.folder, maps=output.maps, overlays=output.overlays)
-        batches = plan(self.data.records, self.classifier.pictures, self.limit)
+        batches = plan(self.data.records, self.lanes.first.pictures, self.limit)
         read = partial(read_batch, wanted=self.wanted, finished=finished)
         for _, pictures in ahead(batches, read, workers=self.workers, depth=self.workers + 2):
             yield pictures
 
-    def _jobs(self, pictures: list[Picture], advance: Callable[[], None]) -> list[Job]:
-        """The model's part: maps of the pictures of a batch that are to be done."""
+    def _explain(self, classifier: ClassifierOf, pictures: list[Picture], stop: console.Stop) -> _Seen | None:
+        """The model's part of a batch, in a lane; None where the run is to stop."""
         from pseudolabel.verbs._items import Job
 
-        for picture in pictures:
-            if picture.wanted and picture.record.id in self.folder.finished():
-                self.folder.forget(picture.record.id)  # its input has changed, or a file that is now wanted
-            if picture.fault is not None and picture.wanted:
-                self._fail(picture.record, "unreadable", picture.fault, "mend or replace the file", advance)
-            elif not picture.wanted and picture.record.id in self.wanted:
-                self.count.skipped += 1
-                advance()
+        if stop.requested:
+            return None
         whole = [picture for picture in pictures if picture.pixels is not None]
-        labels = self._labels(whole, advance)
-        shown = [picture for picture in whole if labels.get(picture.record.id)]
-        empty = [picture for picture in whole if labels.get(picture.record.id) == ()]
-        jobs = []
-        if any(picture.wanted for picture in shown):
-            jobs += self._explained(shown, [labels[picture.record.id] for picture in shown])
+        pixels = [picture.pixels for picture in whole if picture.pixels is not None]
+        found: list[tuple[int, ...] | None] = [picture.record.labels or () for picture in whole]
+        source = self.chosen.labels
+        if source.source == "predicted" and whole:
+            found = classifier.predicted(classifier.inputs(pixels), source.threshold)
+        labels = {picture.record.id: row for picture, row in zip(whole, found, strict=True)}
+        shown = [(picture, row) for picture, row in zip(whole, found, strict=True) if row]
+        jobs = self._explained(classifier, shown) if any(one.wanted for one, _ in shown) else []
         fill = FILLS.get(self.chosen.no_label)
-        for picture in empty:
-            if picture.wanted and fill is not None:
+        for picture in whole:
+            if labels[picture.record.id] == () and picture.wanted and fill is not None:
                 assert picture.pixels is not None
                 facts = {"input_sha256": picture.sha256}
                 jobs.append(Job(picture.record.id, (), picture.pixels, (), fill, facts))
-        return jobs
+        return _Seen(labels, jobs)
 
-    def _labels(self, pictures: list[Picture], advance: Callable[[], None]) -> dict[str, tuple[int, ...]]:
-        """Labels of the pictures, () where there are none; those that cannot be done are left out."""
-        source = self.chosen.labels
-        found: list[tuple[int, ...] | None] = [picture.record.labels or () for picture in pictures]
-        if source.source == "predicted" and pictures:
-            found = self.classifier.predicted(self._inputs(pictures), source.threshold)
-        labels = {}
-        for picture, row in zip(pictures, found, strict=True):
-            if row is None:
-                if picture.wanted:
-                    what = "the classifier's scores are NaN or infinite"
-                    self._fail(picture.record, "not_finite", what, "look at picture and classifier", advance)
-            elif not row and self.chosen.no_label == "refuse":
-                if picture.wanted:
-                    said = "has no label" if source.source == "given" else "no class is predicted"
-                    remedy = "label it, take it off the list, or set no_label: background or ignore"
-                    self._fail(picture.record, "no_label", said, remedy, advance)
-            else:
-                labels[picture.record.id] = row
-        return labels
-
-    def _inputs(self, pictures: list[Picture]) -> torch.Tensor:
-        return self.classifier.inputs([p.pixels for p in pictures if p.pixels is not None])
-
-    def _explained(self, pictures: list[Picture], labels: list[tuple[int, ...]]) -> list[Job]:
+    def _explained(
+        self, classifier: ClassifierOf, shown: Sequence[tuple[Picture, tuple[int, ...]]]
+    ) -> list[Job]:
         from pseudolabel.verbs._items import Job
 
-        keys = [(self.chosen.seed, picture.record.id) for picture in pictures]
-        maps = self.classifier.maps(self._inputs(pictures), labels, keys)
+        pixels = [picture.pixels for picture, _ in shown if picture.pixels is not None]
+        keys = [(self.chosen.seed, picture.record.id) for picture, _ in shown]
+        maps = classifier.maps(classifier.inputs(pixels), [row for _, row in shown], keys)
         jobs = []
-        for index, picture in enumerate(pictures):
+        for (picture, row), values, uncovered in zip(shown, maps.values, maps.uncovered, strict=True):
             if picture.wanted and picture.pixels is not None:
                 facts: dict[str, Any] = {"input_sha256": picture.sha256}
-                if maps.uncovered[index] is not None:
-                    facts["uncovered"] = maps.uncovered[index]
-                values = maps.values[index]
-                jobs.append(Job(picture.record.id, labels[index], picture.pixels, values, facts=facts))
+                if uncovered is not None:
+                    facts["uncovered"] = uncovered
+                jobs.append(Job(picture.record.id, row, picture.pixels, values, facts=facts))
         return jobs
+
+    def _note(
+        self,
+        pictures: list[Picture],
+        labels: Mapping[str, tuple[int, ...] | None],
+        advance: Callable[[], None],
+    ) -> None:
+        """Take note of what is done already and of what cannot be done.
+
+        Args:
+            pictures: a batch.
+            labels: of those that could be read: () without a class, None where the scores are not finite.
+            advance: moves the progress by one.
+        """
+        for picture in pictures:
+            record = picture.record
+            if not picture.wanted:
+                if record.id in self.wanted:
+                    self.count.skipped += 1
+                    advance()
+                continue
+            if record.id in self.folder.finished():
+                self.folder.forget(record.id)  # its input has changed, or a file that is now wanted
+            if picture.fault is not None:
+                self._fail(record, "unreadable", picture.fault, "mend or replace the file", advance)
+            elif labels[record.id] is None:
+                what = "the classifier's scores are NaN or infinite"
+                self._fail(record, "not_finite", what, "look at picture and classifier", advance)
+            elif not labels[record.id] and self.chosen.no_label == "refuse":
+                said = "has no label" if self.chosen.labels.source == "given" else "no class is predicted"
+                remedy = "label it, take it off the list, or set no_label: background or ignore"
+                self._fail(record, "no_label", said, remedy, advance)
 
     def _put(self, job: Job, made: Made) -> _Done:
         from pseudolabel.verbs._items import put
@@ -330,10 +347,10 @@ class _Run:
 
         from pseudolabel import __version__
 
-        model, count = self.classifier.model, self.count
+        model, count = self.lanes.first.model, self.count
         finished = self.folder.finished()
         names = [name for name in self.wanted if name in finished]
-        views = self.classifier.views > 1
+        views = self.lanes.first.views > 1
         shares = [finished[name].get("uncovered", 0.0) for name in names] if views else []
         problems = self.folder.problems
         return {
@@ -347,8 +364,8 @@ class _Run:
             "images_per_second": round(count.done / seconds, 3) if seconds > 0 else None,
             "uncovered": round(sum(shares) / len(shares), 6) if shares else None,
             "labels": self.chosen.labels.source,
-            "target_layers": self.classifier.layers(),
-            "batch": model.batch,
+            "target_layers": self.lanes.first.layers(),
+            "batch": self.lanes.batch,
             "batch_asked": model.asked,
             "norms_folded": model.norms,
             "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu",
