@@ -203,7 +203,7 @@ class GenerateRecipe(Section):
     finish: tuple[FinisherStep, ...] = parameter((), help="finishers in the order they run")
     output: Output = Field(default_factory=lambda: Output())
     batch: Annotated[int, Field(ge=1)] | Literal["auto"] = parameter(
-        16, unit="pictures or crops", help="of one forward; auto: 16 on a CPU, 64 on a GPU"
+        "auto", unit="pictures or crops", help="of one forward; auto: 4 on each core of a CPU, 64 on a GPU"
     )
     precision: Literal["float32", "bf16"] = parameter(
         "float32", help="bf16 autocast is faster on hardware that has it and changes the maps a little"
