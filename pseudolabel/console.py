@@ -175,11 +175,12 @@ class Stop:
 
     Attributes:
         requested: a first SIGINT, SIGTERM or SIGHUP has come.
+        leaving: a second one has; other threads of the process should give up what they do.
         exit_code: 130 after SIGINT, 143 after SIGTERM and SIGHUP.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = self.leaving = False
         self.exit_code = 130
 
     def fault(self, done: str, *, kept: bool = True) -> Interrupted:
@@ -216,6 +217,7 @@ def interruptible() -> Iterator[Stop]:
         if times == 1:
             _shout("\n" if _bars else "", "stopping after the current item; once more to leave now\n")
         elif times == 2:
+            stop.leaving = True
             _raise(number)
         else:
             _shout("\x1b[?25h" if _bars else "")  # the cursor, which a bar hides

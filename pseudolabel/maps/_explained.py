@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pseudolabel import draws
-from pseudolabel.errors import DataFault, EnvironmentFault
+from pseudolabel.errors import DataFault, EnvironmentFault, Interrupted
 from pseudolabel.maps._folding import folded
 from pseudolabel.maps._groups import Groups
 from pseudolabel.maps._layers import LAST, Activations, full, resolve, starting_at
@@ -81,6 +81,7 @@ class Explained:
         batch: items of one forward now; lower than `asked` once memory ran out.
         asked: the batch that was asked for.
         norms: how many batch norms were folded away.
+        leave: asked before every part; where it says yes the call raises Interrupted.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Explained:
         self.device = torch.device(device)
         self.batch = self.asked = batch
         self.precision = precision
+        self.leave: Callable[[], bool] = lambda: False
         self._gradient_seen = False
         model = copy.deepcopy(network).eval().requires_grad_(False).to(self.device)
         model, self._folds = folded(model, self._sample(model)) if fold else (model, [])
@@ -226,6 +228,7 @@ class Explained:
         Raises:
             ValueError: no target, or one of a class that the head does not have.
             EnvironmentFault: memory runs out for a single image.
+            Interrupted: `leave` says so.
         """
         for label in targets.classes:
             if not 1 <= label <= self.classes:
@@ -233,6 +236,8 @@ class Explained:
         parts: list[Evidence] = []
         start = 0
         while start < len(images):
+            if self.leave():
+                raise Interrupted("left in the middle of a batch", 130)
             stop = min(start + self.batch, len(images))
             wanted = _between(targets, start, stop)
             if wanted.images:

@@ -235,6 +235,7 @@ class _Run:
 
         if stop.requested:
             return None
+        classifier.model.leave = lambda: stop.leaving
         whole = [picture for picture in pictures if picture.pixels is not None]
         pixels = [picture.pixels for picture in whole if picture.pixels is not None]
         found: list[tuple[int, ...] | None] = [picture.record.labels or () for picture in whole]

@@ -15,7 +15,7 @@ import torchvision
 
 from pseudolabel.classifier.network import Classifier
 from pseudolabel.contracts.networks import Small, pictures
-from pseudolabel.errors import DataFault, EnvironmentFault
+from pseudolabel.errors import DataFault, EnvironmentFault, Interrupted
 from pseudolabel.maps._explained import Explained
 from pseudolabel.maps._folding import folded
 from pseudolabel.records import Evidence, Targets
@@ -210,3 +210,13 @@ def test_nothing_to_explain_is_refused() -> None:
         Explained(Small()).in_parts(pictures(2), Targets((), ()), lambda *_: pytest.fail("called"))
     with pytest.raises(ValueError, match="batch 0 is not above 0"):
         Explained(Small(), batch=0)
+
+
+def test_a_batch_is_left_before_its_next_part() -> None:
+    model = Explained(Small(), batch=2)
+    sizes: list[int] = []
+    model.leave = lambda: len(sizes) == 2
+    model.network.trunk[0].register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    with pytest.raises(Interrupted):
+        model.scores(pictures(8))
+    assert sizes == [2, 2]
