@@ -225,7 +225,7 @@ def test_a_cell_counts_the_masks_of_its_recipe(
         wanted = np.stack(region_matrices(truth, np.stack(made), region, len(NAMES)), axis=1)
         ids, counts = cell.counts(record)
         np.testing.assert_array_equal(matrices(counts, ids, len(NAMES)), wanted)
-    assert seen == {0, 1, 2}, "the masks must show every class"
+    assert seen >= {0, 2}, "the masks must show background and a class"
 
 
 def test_counts_that_are_kept_belong_to_maps_and_reference(

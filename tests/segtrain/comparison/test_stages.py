@@ -133,7 +133,7 @@ def test_a_route_added_costs_only_itself(
 def test_f21_another_configuration_is_refused_by_the_stage_that_differs(
     again: Path, compare: Compare
 ) -> None:
-    with pytest.raises(UsageFault, match=r"stage CAM: maps on train: .*batch: 16 -> 5.*--overwrite"):
+    with pytest.raises(UsageFault, match=r"stage CAM: maps on train: .*batch: 'auto' -> 5.*--overwrite"):
         compare(again, "routes.0.set=[batch=5]")
     crops = storage.sha256_file(again / "routes/crop-saliency/train/manifest.jsonl")
     found = compare(again, "routes.0.set=[batch=5]", overwrite=True)
