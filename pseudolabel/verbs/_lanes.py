@@ -16,6 +16,7 @@ import torch
 from pseudolabel.classifier.feed import ahead
 from pseudolabel.verbs._classifier_of import ClassifierOf
 
+MOST = 16  # each holds a copy of the classifier and its activations
 J = TypeVar("J")
 R = TypeVar("R")
 
@@ -37,7 +38,7 @@ class Lanes:
         self.first = classifier()
         self._all, self._free = [self.first], SimpleQueue[ClassifierOf]()
         self._free.put(self.first)
-        self.count = torch.get_num_threads() if device.type == "cpu" else 1
+        self.count = min(torch.get_num_threads(), MOST) if device.type == "cpu" else 1
 
     @property
     def batch(self) -> int:
