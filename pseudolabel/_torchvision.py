@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pseudolabel.errors import EnvironmentFault
+from pseudolabel.errors import MachineError
 
 _LIBRARY: list[Any] = []  # the definition lives as long as its library object
 
@@ -21,7 +21,7 @@ def _import() -> None:
         import torchvision
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
-            raise EnvironmentFault(_remedy(error)) from error
+            raise MachineError(_remedy(error)) from error
         library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -29,9 +29,9 @@ def _import() -> None:
         try:
             import torchvision  # noqa: F401
         except (RuntimeError, ImportError, AttributeError) as again:
-            raise EnvironmentFault(_remedy(again)) from again
+            raise MachineError(_remedy(again)) from again
     except ImportError as error:
-        raise EnvironmentFault(_remedy(error)) from error
+        raise MachineError(_remedy(error)) from error
 
 
 def _remedy(error: Exception) -> str:

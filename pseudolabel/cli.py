@@ -1,4 +1,4 @@
-"""`pl`: parses, calls a verb, prints. The verbs are functions of the package with the same names."""
+"""`pl`: parses, calls a command, prints. The commands are functions of the package with the same names."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ app = typer.Typer(
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Override a key: resolver.threshold=0.2", metavar="KEY=VALUE"),
+    typer.Option("--set", help="Override a key: background.threshold=0.2", metavar="KEY=VALUE"),
 ]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
 OnBad = Annotated[
-    Literal["skip", "stop"], typer.Option(help="A broken picture: skip (exit 1 at the end) or stop.")
+    Literal["skip", "stop"], typer.Option(help="A broken image: skip (exit 1 at the end) or stop.")
 ]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Threads or processes beside the model; no byte depends on it.")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first pictures of the list.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first images of the list.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Move another run in the folder aside.")]
 New = Annotated[bool, typer.Option("--new", help="Take the next numbered folder instead.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for another process that writes the folder.")]
@@ -89,12 +89,12 @@ def generate(
 def preview(
     recipe: Path,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for previews; an older one is replaced.")],
-    count: Annotated[int, typer.Option(min=1, help="Pictures, spread over the list and its classes.")] = 8,
-    ids: Annotated[str | None, typer.Option(help="These pictures instead: ids, comma separated.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Images, spread over the list and its classes.")] = 8,
+    ids: Annotated[str | None, typer.Option(help="These images instead: ids, comma separated.")] = None,
     set_: Set = None, device: Device = "auto",
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Show what a recipe does to a few pictures: maps, masks, mistakes and time, on one sheet."""
+    """Show what a recipe does to a few images: maps, masks, mistakes and time, on one sheet."""
 
     def work() -> dict[str, Any]:
         from pseudolabel import preview
@@ -176,7 +176,7 @@ def refine(
     overwrite: Overwrite = False, new: New = False, wait: Wait = False,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Make masks again from stored maps, without the model: other refiners, resolver or threshold."""
+    """Make masks again from stored maps, without the model: other refiners, background or threshold."""
 
     def work() -> dict[str, Any]:
         from pseudolabel import refine
@@ -207,13 +207,13 @@ def export(
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="A brick: its parameters and defaults.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A component: its parameters and defaults.")] = None,
     json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """List every brick with its formula and source."""
+    """List every component with its formula and source."""
 
     def work() -> dict[str, Any]:
-        from pseudolabel.verbs.methods import methods
+        from pseudolabel.commands.methods import methods
 
         return methods(name)
 
@@ -221,7 +221,7 @@ def methods(
 
 
 def _run(work: Callable[[], dict[str, Any]], json: bool, debug: bool, form: str) -> None:
-    """Call a verb, print its result, leave with its exit code: 1 where some items could not be done."""
+    """Call a command, print its result, leave with its exit code: 1 where some items could not be done."""
 
     def command() -> int:
         result = work()
@@ -237,7 +237,7 @@ def _run(work: Callable[[], dict[str, Any]], json: bool, debug: bool, form: str)
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """Only the options that were given, so that each verb's own defaults hold."""
+    """Only the options that were given, so that each command's own defaults hold."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -249,7 +249,7 @@ def _grid(text: str | None) -> tuple[float, ...] | None:
     """`first:last:step` or `a,b,c` as thresholds."""
     if text is None:
         return None
-    from pseudolabel.errors import UsageFault
+    from pseudolabel.errors import UsageError
 
     try:
         if ":" not in text:
@@ -258,7 +258,7 @@ def _grid(text: str | None) -> tuple[float, ...] | None:
         count = round((last - first) / step) + 1
         return tuple(round(first + step * index, 10) for index in range(count))
     except (ValueError, ZeroDivisionError):
-        raise UsageFault(
+        raise UsageError(
             f"--thresholds {text}: expected first:last:step or a,b,c, for instance 0.02:0.6:0.02"
         ) from None
 

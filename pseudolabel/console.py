@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pseudolabel.errors import Fault, Interrupted
+from pseudolabel.errors import Interrupted, PseudolabelError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -236,7 +236,8 @@ def run(command: Callable[[], int | None], json_wanted: bool = False, debug: boo
         debug: show the traceback of any error.
 
     Returns:
-        The exit code: that of a `Fault`, 130 or 143 after a signal, 1 after a fault in our own code.
+        The exit code: that of a `PseudolabelError`, 130 or 143 after a signal, 1 after a fault in our own
+        code.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
@@ -269,7 +270,7 @@ class _Terminated(BaseException):
 def _guarded(command: Callable[[], int | None], json_wanted: bool, debug: bool) -> int:
     try:
         return command() or 0
-    except Fault as fault:
+    except PseudolabelError as fault:
         return _fail(fault.kind, str(fault), fault.exit_code, json_wanted, debug)
     except KeyboardInterrupt:
         return _fail("interrupted", "interrupted; the same command continues", 130, json_wanted, debug)

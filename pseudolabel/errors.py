@@ -4,7 +4,7 @@ A message is one line: where, what is wrong, what to do.
 """
 
 
-class Fault(Exception):
+class PseudolabelError(Exception):
     """A refusal that a person can act on; shown without a traceback.
 
     `exit_code` and `kind` are what the command line reports.
@@ -14,32 +14,32 @@ class Fault(Exception):
     kind = "internal"
 
 
-class DataFault(Fault, ValueError):
+class DataError(PseudolabelError, ValueError):
     """Data, a label, a mask or a checkpoint is refused, or some items could not be done (exit 1)."""
 
     kind = "data"
 
 
-class EnvironmentFault(Fault):
+class MachineError(PseudolabelError):
     """The run cannot go on: disk, permission, device, memory, lock, worker (exit 1)."""
 
     kind = "environment"
 
 
-class NumericFault(Fault):
+class NumericError(PseudolabelError):
     """A loss, gradient or parameter is not finite (exit 1)."""
 
     kind = "numeric"
 
 
-class UsageFault(Fault):
+class UsageError(PseudolabelError):
     """Command line, recipe or output folder is refused; nothing was written (exit 2)."""
 
     exit_code = 2
     kind = "usage"
 
 
-class Interrupted(Fault):
+class Interrupted(PseudolabelError):
     """Stopped by a signal; the same command continues (exit 130 or 143)."""
 
     kind = "interrupted"

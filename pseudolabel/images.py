@@ -1,8 +1,8 @@
-"""Photographs in and out: whatever the file holds becomes RGB, 8 bit, as it is shown.
+"""Images in and out: whatever the file holds becomes RGB, 8 bit, as it is shown.
 
 | in the file | becomes |
 | --- | --- |
-| EXIF orientation 1..8 | the picture is turned, always; its mask must fit it as turned |
+| EXIF orientation 1..8 | the image is turned, always; its mask must fit it as turned |
 | grey, 1 bit | three equal channels |
 | palette | its colours |
 | alpha, a transparent colour | laid over white |
@@ -11,39 +11,62 @@
 | 32 bit integers, floats | refused with the range found: nobody knows what is white |
 | several frames | the first, with a warning (the previews in a camera's JPEG do not count) |
 | colour profile | left aside, values as stored |
+
+Image files are opened in one place, `opened`: the format is told from the content and must be on the list,
+the
+size is looked at before anything is decoded, a damaged or truncated file is refused. Whatever Pillow raises
+comes out as one kind of error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import stat
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pseudolabel import storage
-from pseudolabel._decoder import LIMIT, opened
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
+from pseudolabel.runs import disk, fault_plan
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["LIMIT", "ImageWarning", "read_image", "read_size", "write_picture"]
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+LIMIT = 64_000_000  # pixels; three bytes each make 192 MB
+HEAD = 64  # bytes that tell one format from another
 
+_SIGNATURES = (  # what people name .jpg or .png by mistake; offset, bytes, name
+    (0, b"GIF8", "a GIF"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"\x93NUMPY", "a NumPy array"),
+    (0, b"version https://git-lfs", "a Git LFS pointer, whose image was not fetched"),
+    (4, b"ftypheic", "a HEIC image"),
+    (4, b"ftypheix", "a HEIC image"),
+    (4, b"ftypmif1", "a HEIF image"),
+    (4, b"ftypavif", "an AVIF image"),
+)
 ORIENTATION = 0x0112  # EXIF tag
 WHITE_IS_ZERO = 0  # TIFF PhotometricInterpretation
 QUALITY = 92  # of JPEGs written, 1..95
-DIM = 4096  # a 16-bit picture below this uses 12 bits or fewer and comes out nearly black
+DIM = 4096  # a 16-bit image below this uses 12 bits or fewer and comes out nearly black
 
 
 class ImageWarning(UserWarning):
-    """A picture was read, but not all of it, or not as its maker may have meant."""
+    """An image was read, but not all of it, or not as its maker may have meant."""
 
 
 def read_image(path: Path, limit: int = LIMIT) -> NDArray[np.uint8]:
-    """Decode a photograph.
+    """Decode an image.
 
     Args:
         path: a regular file, JPEG, PNG, BMP, TIFF or WebP by content; its suffix does not matter.
@@ -53,32 +76,32 @@ def read_image(path: Path, limit: int = LIMIT) -> NDArray[np.uint8]:
         (H, W, 3) uint8 RGB, writable and contiguous, turned as EXIF says.
 
     Raises:
-        DataFault: missing, no regular file, damaged, truncated, too large, or of values nobody can show.
+        DataError: missing, no regular file, damaged, truncated, too large, or of values nobody can show.
     """
     path = Path(path)
-    with opened(path, limit=limit) as picture:
-        if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
+    with opened(path, limit=limit) as image:
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             warnings.warn(f"{path}: has several frames; the first is used", ImageWarning, stacklevel=2)
-        picture.load()
-        return np.ascontiguousarray(_turned(_rgb(path, picture), _orientation(picture)))
+        image.load()
+        return np.ascontiguousarray(_turned(_rgb(path, image), _orientation(image)))
 
 
 def read_size(path: Path, limit: int = LIMIT) -> tuple[int, int]:
-    """Height and width of a photograph as shown, from the header where the format allows it.
+    """Height and width of an image as shown, from the header where the format allows it.
 
     Raises:
-        DataFault: as `read_image`, as far as the header shows it.
+        DataError: as `read_image`, as far as the header shows it.
     """
-    with opened(Path(path), limit=limit) as picture:
-        height, width = picture.height, picture.width
+    with opened(Path(path), limit=limit) as image:
+        height, width = image.height, image.width
         # Pillow tells a TIFF's size as turned, that of the others as stored.
-        if picture.format != "TIFF" and _orientation(picture) >= 5:
+        if image.format != "TIFF" and _orientation(image) >= 5:
             return width, height
         return height, width
 
 
-def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write a picture for people, whole or not at all.
+def write_image(path: Path, rgb: NDArray[np.uint8]) -> None:
+    """Write an image for people, whole or not at all.
 
     Args:
         path: `.png`, `.jpg` or `.jpeg` tells the format.
@@ -86,25 +109,25 @@ def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
 
     Raises:
         ValueError: another suffix, shape or type.
-        EnvironmentFault: it cannot be written.
+        MachineError: it cannot be written.
     """
     from PIL import Image
 
     formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
     kind = formats.get(path.suffix.lower())
     if kind is None:
-        raise ValueError(f"{path}: pictures are written as .png or .jpg")
+        raise ValueError(f"{path}: images are written as .png or .jpg")
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise ValueError(f"{path}: a picture is (H, W, 3) uint8, not {rgb.shape} {rgb.dtype}")
+        raise ValueError(f"{path}: an image is (H, W, 3) uint8, not {rgb.shape} {rgb.dtype}")
     buffer = io.BytesIO()
     options = {"compress_level": 6} if kind == "PNG" else {"quality": QUALITY, "subsampling": 0}
     Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, kind, **options)
-    storage.write_bytes(path, buffer.getbuffer())
+    disk.write_bytes(path, buffer.getbuffer())
 
 
-def _orientation(picture: Image) -> int:
+def _orientation(image: Image) -> int:
     """EXIF orientation 1..8; 1 where it is absent or senseless, and of a TIFF: Pillow turns it on loading."""
-    found = picture.getexif().get(ORIENTATION, 1)
+    found = image.getexif().get(ORIENTATION, 1)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
@@ -119,29 +142,29 @@ def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return pixels
 
 
-def _rgb(path: Path, picture: Image) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 of a loaded picture, not yet turned."""
-    mode = picture.mode
-    if mode.startswith("I;16") or (mode == "I" and picture.format == "PNG"):
-        return _sixteen(path, picture)
+def _rgb(path: Path, image: Image) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 of a loaded image, not yet turned."""
+    mode = image.mode
+    if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
+        return _sixteen(path, image)
     if mode in ("I", "F"):
-        values = np.asarray(picture)
+        values = np.asarray(image)
         finite = values[np.isfinite(values)]
         span = f"{finite.min():g} to {finite.max():g}" if finite.size else "no finite value"
         kind = "floats" if mode == "F" else "32 bit integers"
-        raise DataFault(f"{path}: holds {kind} ({span}) of unknown white; save it as 8 or 16 bit")
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        return _over_white(np.asarray(picture.convert("RGBA")))
-    if mode == "CMYK" and picture.format in ("JPEG", "MPO") and "adobe" not in picture.info:
+        raise DataError(f"{path}: holds {kind} ({span}) of unknown white; save it as 8 or 16 bit")
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        return _over_white(np.asarray(image.convert("RGBA")))
+    if mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
         from PIL import ImageChops
 
-        picture = ImageChops.invert(picture)  # Pillow took Adobe's inversion for granted
-    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+        image = ImageChops.invert(image)  # Pillow took Adobe's inversion for granted
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _sixteen(path: Path, picture: Image) -> NDArray[np.uint8]:
-    values = np.asarray(picture).astype(np.uint32)
-    if picture.format == "TIFF" and getattr(picture, "tag_v2", {}).get(262) == WHITE_IS_ZERO:
+def _sixteen(path: Path, image: Image) -> NDArray[np.uint8]:
+    values = np.asarray(image).astype(np.uint32)
+    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == WHITE_IS_ZERO:
         values = 65535 - values
     if values.max() < DIM:
         text = f"{path}: is 16 bit but its largest value is {values.max()} of 65535; it will be nearly black"
@@ -154,3 +177,101 @@ def _over_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     alpha = rgba[:, :, 3:].astype(np.uint16)
     blended = rgba[:, :, :3] * alpha + 255 * (255 - alpha)  # at most 65025: fits 16 bits
     return ((blended + np.uint16(127)) // 255).astype(np.uint8)
+
+
+@contextlib.contextmanager
+def opened(path: Path, formats: tuple[str, ...] = FORMATS, limit: int = LIMIT) -> Iterator[Image]:
+    """An image with its header read and its size within the limit; decoding is up to the caller.
+
+    Args:
+        path: the file.
+        formats: Pillow's names of what is taken.
+        limit: largest number of pixels.
+
+    Raises:
+        DataError: anything that goes wrong in here, in the body of the `with` too.
+    """
+    path = Path(path)
+    try:
+        with _regular(path) as file:
+            head = file.read(HEAD)
+            file.seek(0)
+            if not head:
+                raise DataError(f"{path}: is empty (0 bytes); copy it again")
+            with _identified(path, file, head, formats) as image:
+                _check_size(path, image.height, image.width, limit)
+                yield image
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{path}: does not fit into memory; shrink it or free some memory") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise DataError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+        raise DataError(f"{path}: is damaged ({_told(error)}); copy or export it again") from error
+    except Exception as error:  # the decoders raise whatever their parsers stumble over
+        raise DataError(f"{path}: is damaged ({_told(error)}); copy or export it again") from error
+
+
+@contextlib.contextmanager
+def _regular(path: Path) -> Iterator[IO[bytes]]:
+    """A plain file opened for reading; never a fifo or a device, which could block or act."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise DataError(f"{path}: is missing; check the list and the folder") from None
+    except ValueError:
+        raise DataError(f"{path}: is no path (it holds a NUL); check the list") from None
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "no regular file (a device, pipe or socket)"
+        raise DataError(f"{path}: is {what}; only regular files are opened")
+    fault_plan.trip("decode", path)
+    with open(path, "rb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _identified(path: Path, file: IO[bytes], head: bytes, formats: tuple[str, ...]) -> Iterator[Image]:
+    from PIL import Image, ImageFile, UnidentifiedImageError
+
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # somebody may have asked for tolerance; a cut file is refused
+    try:
+        image = Image.open(file, formats=formats)
+    except UnidentifiedImageError:
+        wanted = ", ".join(formats)
+        found = _told_by_content(head)
+        raise DataError(f"{path}: is {found}; wanted is {wanted}: save the image as one of these") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path}: has too many pixels ({_told(error)}); shrink it") from None
+    with image:
+        yield image
+
+
+def _check_size(path: Path, height: int, width: int, limit: int) -> None:
+    if height < 1 or width < 1:
+        raise DataError(f"{path}: is {height} x {width}; an image has at least one pixel")
+    if height * width > limit:
+        raise DataError(
+            f"{path}: is {height} x {width}, {height * width / 1e6:.0f} million pixels, above the limit of "
+            f"{limit / 1e6:.0f} million; shrink it"
+        )
+
+
+def _told_by_content(head: bytes) -> str:
+    for offset, mark, name in _SIGNATURES:
+        if head[offset : offset + len(mark)] == mark:
+            return name
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "an HTML page"
+    if start.startswith(b"<"):
+        return "XML or SVG text"
+    if not head.strip(b"\x00"):
+        return "filled with zero bytes"
+    return "not an image that can be told from its content"
+
+
+def _told(error: BaseException) -> str:
+    """An exception in a few words on one line."""
+    text = " ".join(str(error).split())
+    return (text[:117] + "...") if len(text) > 120 else text or type(error).__name__

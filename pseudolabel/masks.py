@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pseudolabel import storage
-from pseudolabel._decoder import FORMATS, LIMIT, opened
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
+from pseudolabel.images import FORMATS, LIMIT, opened
 from pseudolabel.records import IGNORE, LabelSpace
+from pseudolabel.runs import disk
 
 SHOWN = 10  # values named in one message
 THICK = 11  # pixels; a square of 255 this wide is no border
@@ -51,10 +51,10 @@ def encode_mask(mask: NDArray[np.uint8], level: int = 6) -> bytes:
     if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
         raise ValueError(f"a mask is (H, W) uint8, not {mask.shape} {mask.dtype}")
     height, width = mask.shape
-    picture = Image.frombytes("P", (width, height), np.ascontiguousarray(mask).tobytes())
-    picture.putpalette(PALETTE.tobytes())
+    image = Image.frombytes("P", (width, height), np.ascontiguousarray(mask).tobytes())
+    image.putpalette(PALETTE.tobytes())
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=level)
+    image.save(buffer, "PNG", compress_level=level)
     return buffer.getvalue()
 
 
@@ -70,8 +70,8 @@ def encode_grey(mask: NDArray[np.uint8], level: int = 6) -> bytes:
 
 
 def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
-    """Put a mask in place, whole or not at all; see `encode_mask` and `storage.write_bytes`."""
-    storage.write_bytes(path, encode_mask(mask))
+    """Put a mask in place, whole or not at all; see `encode_mask` and `disk.write_bytes`."""
+    disk.write_bytes(path, encode_mask(mask))
 
 
 def read_mask(path: Path, limit: int = LIMIT) -> NDArray[np.uint8]:
@@ -85,22 +85,22 @@ def read_mask(path: Path, limit: int = LIMIT) -> NDArray[np.uint8]:
         (H, W) uint8, writable.
 
     Raises:
-        DataFault: missing, damaged, or anything whose values are no indices; a hint says what it looks like.
+        DataError: missing, damaged, or anything whose values are no indices; a hint says what it looks like.
     """
     path = Path(path)
-    with opened(path, limit=limit) as picture:
-        if picture.format != "PNG":
-            lost = ": its ids are lost to compression" if picture.format in ("JPEG", "MPO") else ""
-            raise DataFault(f"{path}: mask is a {picture.format}{lost}; masks are 8-bit indexed or grey PNGs")
+    with opened(path, limit=limit) as image:
+        if image.format != "PNG":
+            lost = ": its ids are lost to compression" if image.format in ("JPEG", "MPO") else ""
+            raise DataError(f"{path}: mask is a {image.format}{lost}; masks are 8-bit indexed or grey PNGs")
         depth, colour_type = _header(path)
-        if picture.getexif().get(0x0112, 1) != 1:
-            raise DataFault(f"{path}: mask asks to be turned (EXIF); save the mask as the picture is shown")
-        picture.load()
-        if picture.mode == "P" or (picture.mode == "L" and depth == 8):
-            if "transparency" in picture.info and colour_type == 0:
-                raise DataFault(f"{path}: mask is grey with a transparent value; save plain ids")
-            return np.array(picture)
-        raise DataFault(f"{path}: mask is {_kind(picture.mode, depth)}; {_hint(np.asarray(picture))}")
+        if image.getexif().get(0x0112, 1) != 1:
+            raise DataError(f"{path}: mask asks to be turned (EXIF); save the mask as the image is shown")
+        image.load()
+        if image.mode == "P" or (image.mode == "L" and depth == 8):
+            if "transparency" in image.info and colour_type == 0:
+                raise DataError(f"{path}: mask is grey with a transparent value; save plain ids")
+            return np.array(image)
+        raise DataError(f"{path}: mask is {_kind(image.mode, depth)}; {_hint(np.asarray(image))}")
 
 
 def read_colours(path: Path, limit: int = LIMIT) -> NDArray[np.uint8]:
@@ -110,18 +110,18 @@ def read_colours(path: Path, limit: int = LIMIT) -> NDArray[np.uint8]:
         (H, W) uint8 class ids.
 
     Raises:
-        DataFault: no lossless RGB picture, or a colour that is not in the palette (place named).
+        DataError: no lossless RGB image, or a colour that is not in the palette (place named).
     """
     path = Path(path)
-    with opened(path, tuple(kind for kind in FORMATS if kind != "JPEG"), limit) as picture:
-        picture.load()
-        pixels = np.asarray(picture)
-        if picture.mode not in ("RGB", "RGBA"):
-            raise DataFault(f"{path}: is {picture.mode}, not RGB colours; nothing to map back")
+    with opened(path, tuple(kind for kind in FORMATS if kind != "JPEG"), limit) as image:
+        image.load()
+        pixels = np.asarray(image)
+        if image.mode not in ("RGB", "RGBA"):
+            raise DataError(f"{path}: is {image.mode}, not RGB colours; nothing to map back")
     ids, known = _by_colour(pixels)
     if not known.all():
         y, x = np.argwhere(~known)[0]
-        raise DataFault(
+        raise DataError(
             f"{path}: colour {tuple(pixels[y, x, :3].tolist())} at row {y}, column {x} is not in the VOC "
             "palette; save the mask with its indices"
         )
@@ -132,7 +132,7 @@ def check_values(mask: NDArray[np.uint8], space: LabelSpace, path: Path) -> None
     """See that a mask holds only 0..C and 255.
 
     Raises:
-        DataFault: other values; the first ten with their pixel counts and what they look like.
+        DataError: other values; the first ten with their pixel counts and what they look like.
     """
     counts = np.bincount(mask.ravel(), minlength=256)
     strange = [int(value) for value in np.flatnonzero(counts) if space.foreground < value != IGNORE]
@@ -141,21 +141,21 @@ def check_values(mask: NDArray[np.uint8], space: LabelSpace, path: Path) -> None
     named = ", ".join(f"{value} ({counts[value]} pixels)" for value in strange[:SHOWN])
     more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
     hint = _hint_of_values(np.flatnonzero(counts).tolist(), space.foreground)
-    raise DataFault(
+    raise DataError(
         f"{path}: mask holds {named}{more}; classes are 0 to {space.foreground}, and 255 means ignore: {hint}"
     )
 
 
 def check_size(size: tuple[int, int], image: tuple[int, int], path: Path) -> None:
-    """See that a mask has the size of its picture as shown, both (H, W).
+    """See that a mask has the size of its image as shown, both (H, W).
 
     Raises:
-        DataFault: it has another.
+        DataError: it has another.
     """
     if size != image:
-        raise DataFault(
+        raise DataError(
             f"{path}: mask is {size[0]} x {size[1]}, its image {image[0]} x {image[1]}; "
-            "save the mask as the picture is shown"
+            "save the mask as the image is shown"
         )
 
 

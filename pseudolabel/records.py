@@ -1,4 +1,4 @@
-"""What flows along the line: records, label spaces, evidence, scores and beliefs.
+"""What flows along the line: records, label spaces, attribution, scores and label_scores.
 
 Class ids: 0 background, 1..C foreground, 255 ignore. Sizes are height first.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,11 +23,11 @@ MOST_NAMES = 255  # background and 254 classes: a mask is 8 bit and 255 means ig
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One picture of a data set.
+    """One image of a data set.
 
     Attributes:
-        id: unique text, never parsed as a number; names every file made for this picture.
-        image: the picture's file.
+        id: unique text, never parsed as a number; names every file made for this image.
+        image: the image's file.
         labels: ascending foreground ids present, or None where nobody said.
         mask: ground truth as an indexed PNG, or None.
     """
@@ -43,25 +43,25 @@ class LabelSpace:
     """Class names by id: `names[0]` is the background, `names[c]` class c.
 
     Raises:
-        DataFault: a name is empty or stands twice, or there is no foreground class.
+        DataError: a name is empty or stands twice, or there is no foreground class.
     """
 
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if len(self.names) < 2:
-            raise DataFault(f"class list has {len(self.names)} names; it needs background and one class")
+            raise DataError(f"class list has {len(self.names)} names; it needs background and one class")
         seen: set[str] = set()
         for name in self.names:
             if not name.strip():
-                raise DataFault("class list has an empty name; give every class a name")
+                raise DataError("class list has an empty name; give every class a name")
             if name in seen:
-                raise DataFault(f"class list names {name!r} twice; names are unique")
+                raise DataError(f"class list names {name!r} twice; names are unique")
             seen.add(name)
 
     @classmethod
     def none(cls) -> LabelSpace:
-        """No class but the background: of pictures that nobody has a class list for."""
+        """No class but the background: of images that nobody has a class list for."""
         space = object.__new__(cls)
         object.__setattr__(space, "names", ("background",))
         return space
@@ -75,12 +75,12 @@ class LabelSpace:
         """The id of a class name.
 
         Raises:
-            DataFault: unknown name; the nearest known one is named.
+            DataError: unknown name; the nearest known one is named.
         """
         try:
             return self.names.index(name)
         except ValueError:
-            raise DataFault(f"{name!r} is not a class; {nearest(name, self.names)}") from None
+            raise DataError(f"{name!r} is not a class; {nearest(name, self.names)}") from None
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
@@ -146,7 +146,7 @@ class Targets:
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class Attribution:
     """What a map method gives for T targets.
 
     Attributes:
@@ -182,7 +182,7 @@ class Scores:
 
 
 @dataclass(frozen=True, eq=False)
-class Belief:
+class LabelScores:
     """How much each pixel belongs to the background and to each class present.
 
     Attributes:
@@ -196,13 +196,13 @@ class Belief:
     keep: Tensor
 
     @staticmethod
-    def join(background: Tensor, scores: Scores) -> Belief:
+    def join(background: Tensor, scores: Scores) -> LabelScores:
         """Background (H, W) put before the scores (K, H, W); every pixel is kept."""
         import torch
 
         values = torch.cat([background[None].to(scores.values.dtype), scores.values])
         keep = torch.ones(background.shape, dtype=torch.bool, device=background.device)
-        return Belief((BACKGROUND, *scores.ids), values, keep)
+        return LabelScores((BACKGROUND, *scores.ids), values, keep)
 
     def rows(self) -> Tensor:
         """(H, W) int64 row of the largest value; the first of equal rows, so that background wins a tie."""

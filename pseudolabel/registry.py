@@ -1,8 +1,8 @@
-"""Bricks by name: where they stand, their parameters, defaults, bounds, formula and source.
+"""Components by name: where they stand, their parameters, defaults, bounds, formula and source.
 
-A brick is a file of its room: the file's name is the brick's name and its function's. Names are
-listed by looking at the folder, nothing is imported; only the bricks of a recipe are loaded. A third
-party adds bricks through the entry point group `pseudolabel.bricks`, an entry `room.name = "module"`.
+A component is a file of its kind: the file's name is the component's name and its function's. Names are
+listed by looking at the folder, nothing is imported; only the components of a recipe are loaded. A third
+party adds components through the entry point group `pseudolabel.components`, an entry `kind.name = "module"`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as _Field
 
-from pseudolabel.errors import EnvironmentFault, UsageFault
+from pseudolabel.errors import MachineError, UsageError
 from pseudolabel.records import nearest
 
 if TYPE_CHECKING:
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 RAW = "RAW"
 UNIT = "UNIT"
 SAME = "SAME"
-ENTRY_POINTS = "pseudolabel.bricks"
+ENTRY_POINTS = "pseudolabel.components"
 
-ROOMS = {
-    "readers": "pseudolabel.data",
-    "methods": "pseudolabel.maps",
-    "aggregators": "pseudolabel.maps.aggregate",
+KINDS = {
+    "readers": "pseudolabel.readers",
+    "methods": "pseudolabel.methods",
+    "aggregators": "pseudolabel.aggregators",
     "refiners": "pseudolabel.refiners",
-    "resolvers": "pseudolabel.resolvers",
-    "finishers": "pseudolabel.finishers",
+    "backgrounds": "pseudolabel.backgrounds",
+    "postprocessors": "pseudolabel.postprocessors",
     "exporters": "pseudolabel.exporters",
     "importers": "pseudolabel.importers",
 }
 
 
 class Parameters(BaseModel):
-    """Parameters of a brick: frozen, typed, never coerced; an unknown key is refused."""
+    """Parameters of a component: frozen, typed, never coerced; an unknown key is refused."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Values by name, as the brick sees them."""
+        """Values by name, as the component sees them."""
         return {name: getattr(self, name) for name in type(self).model_fields}
 
 
@@ -65,19 +65,19 @@ def parameter(default: Any = ..., *, help: str, unit: str = "no unit", **bounds:
 
 
 @dataclass(frozen=True)
-class Brick:
+class Component:
     """A registered function with its parameters.
 
     Attributes:
-        room, name: where it stands.
+        kind, name: where it stands.
         run: the function.
         params: its parameters' class.
         takes, gives: range of the scores, RAW, UNIT or SAME (as taken); None where none flow.
         device: `any`, or `cpu` for one that is sent to the worker pool.
-        traits: what a room wants to know beside (a method's `place`, a resolver's `swept` key).
+        traits: what a kind wants to know beside (a method's `place`, a background rule's `swept` key).
     """
 
-    room: str
+    kind: str
     name: str
     run: Callable[..., Any]
     params: type[Parameters]
@@ -87,114 +87,116 @@ class Brick:
     traits: dict[str, Any] = field(default_factory=dict)
 
 
-def brick(
+def component(
     params: type[Parameters],
     *,
-    room: str | None = None,
+    kind: str | None = None,
     takes: str | None = None,
     gives: str | None = None,
     device: str = "any",
     **traits: Any,
-) -> Callable[[Callable[..., Any]], Brick]:
-    """Register the function below as a brick; its module's place tells the room.
+) -> Callable[[Callable[..., Any]], Component]:
+    """Register the function below as a component; its module's place tells the kind.
 
     Raises:
-        TypeError: the function is not named after its file, or the room cannot be told.
+        TypeError: the function is not named after its file, or the kind cannot be told.
     """
 
-    def register(function: Callable[..., Any]) -> Brick:
+    def register(function: Callable[..., Any]) -> Component:
         package, _, stem = function.__module__.rpartition(".")
-        found = room or next((name for name, place in ROOMS.items() if place == package), None)
+        found = kind or next((name for name, place in KINDS.items() if place == package), None)
         if found is None:
-            raise TypeError(f"{function.__module__}: no room has the package {package!r}; say room=...")
+            raise TypeError(f"{function.__module__}: no kind has the package {package!r}; say kind=...")
         name = function.__name__.rstrip("_")
         if stem.rstrip("_") != name:
-            raise TypeError(f"{function.__module__}: the brick {name!r} must stand in a file of its name")
-        return Brick(found, name, function, params, takes, gives, device, traits)
+            raise TypeError(f"{function.__module__}: the component {name!r} must stand in a file of its name")
+        return Component(found, name, function, params, takes, gives, device, traits)
 
     return register
 
 
-def names(room: str) -> tuple[str, ...]:
-    """The bricks of a room in alphabetical order; imports none of them.
+def names(kind: str) -> tuple[str, ...]:
+    """The components of a kind in alphabetical order; imports none of them.
 
     Raises:
-        UsageFault: two modules bring a brick of the same name.
+        UsageError: two modules bring a component of the same name.
     """
-    return tuple(sorted(_modules(room)))
+    return tuple(sorted(_modules(kind)))
 
 
-def get(room: str, name: str) -> Brick:
-    """Load one brick.
+def get(kind: str, name: str) -> Component:
+    """Load one component.
 
     Raises:
-        UsageFault: there is none of that name; the nearest is named.
-        EnvironmentFault: another package's entry point names a module that cannot be imported,
+        UsageError: there is none of that name; the nearest is named.
+        MachineError: another package's entry point names a module that cannot be imported,
             whatever it raises.
     """
-    modules = _modules(room)
+    modules = _modules(kind)
     if name not in modules:
-        raise UsageFault(f"{name!r} is not known; {nearest(name, names(room))}")
+        raise UsageError(f"{name!r} is not known; {nearest(name, names(kind))}")
     try:
         module = importlib.import_module(modules[name])
     except Exception as error:  # another package's module may do anything
-        if modules[name].startswith(f"{ROOMS[room]}."):
-            raise  # one of ours: a package that is missing, which the brick itself says better
+        if modules[name].startswith(f"{KINDS[kind]}."):
+            raise  # one of ours: a package that is missing, which the component itself says better
         reason = " ".join(str(error).split())
         if not isinstance(error, ImportError):
             reason = f"{type(error).__name__}: {reason}".rstrip(": ")
-        raise EnvironmentFault(
-            f"{room}.{name}: {modules[name]} cannot be imported ({reason}); {_mend(room, name)}"
+        raise MachineError(
+            f"{kind}.{name}: {modules[name]} cannot be imported ({reason}); {_mend(kind, name)}"
         ) from error
     found = getattr(module, name, None) or getattr(module, f"{name}_", None)
-    if not isinstance(found, Brick):
-        raise TypeError(f"{modules[name]} registers no brick named {name!r}")
-    if found.room != room:
-        raise TypeError(f"{modules[name]} registers {found.room}.{name}, its entry point says {room}.{name}")
+    if not isinstance(found, Component):
+        raise TypeError(f"{modules[name]} registers no component named {name!r}")
+    if found.kind != kind:
+        raise TypeError(f"{modules[name]} registers {found.kind}.{name}, its entry point says {kind}.{name}")
     return found
 
 
-def documentation(room: str, name: str) -> str:
-    """The docstring of a brick's module (summary, formula, source), read without importing it.
+def documentation(kind: str, name: str) -> str:
+    """The docstring of a component's module (summary, formula, source), read without importing it.
 
     A module that is not there or not Python, of a broken or half removed package, is said to be so instead.
     """
-    module = _modules(room)[name]
+    module = _modules(kind)[name]
     file = _file(module)
     if file is None:
-        return f"cannot be used: there is no module {module}; {_mend(room, name)}"
+        return f"cannot be used: there is no module {module}; {_mend(kind, name)}"
     try:
         return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     except (SyntaxError, ValueError) as error:  # or bytes that are no text
-        return f"cannot be used: {module} is not Python ({error}); {_mend(room, name)}"
+        return f"cannot be used: {module} is not Python ({error}); {_mend(kind, name)}"
 
 
 @functools.cache
-def _modules(room: str) -> dict[str, str]:
-    """Module of every brick of a room, by brick name."""
-    package = ROOMS[room]
+def _modules(kind: str) -> dict[str, str]:
+    """Module of every component of a kind, by component name."""
+    package = KINDS[kind]
     found: dict[str, str] = {}
     for file in sorted(_folder(package).glob("*.py")):
         if not file.stem.startswith("_"):
             found[file.stem.rstrip("_")] = f"{package}.{file.stem}"
     for entry in _entries():
-        entry_room, _, name = entry.name.partition(".")
-        if entry_room not in ROOMS or not name:
-            hint = nearest(entry_room, ROOMS)
-            raise UsageFault(f"entry point {entry.name!r} of {_owner(entry)} names no room of bricks; {hint}")
-        if entry_room != room:
+        entry_kind, _, name = entry.name.partition(".")
+        if entry_kind not in KINDS or not name:
+            hint = nearest(entry_kind, KINDS)
+            raise UsageError(
+                f"entry point {entry.name!r} of {_owner(entry)} names no kind of components; {hint}"
+            )
+        if entry_kind != kind:
             continue
         if found.get(name, entry.module) != entry.module:
-            raise UsageFault(
-                f"two bricks are named {room}.{name}: {found[name]} and {entry.module} of {_owner(entry)}; "
-                "rename or remove one"
+            raise UsageError(
+                f"two components are named {kind}.{name}: {found[name]} and {entry.module} of "
+                f"{_owner(entry)}; rename or remove one"
             )
         found[name] = entry.module
     return found
 
 
 def _entries() -> EntryPoints:
-    """Entry points of other packages' bricks."""
+    """Entry points of other packages' components."""
     from importlib.metadata import entry_points
 
     return entry_points(group=ENTRY_POINTS)
@@ -204,10 +206,10 @@ def _owner(entry: EntryPoint) -> str:
     return f"the package {entry.dist.name}" if entry.dist is not None else "an unknown package"
 
 
-def _mend(room: str, name: str) -> str:
-    """What to do about a brick that is named and not there."""
+def _mend(kind: str, name: str) -> str:
+    """What to do about a component that is named and not there."""
     for entry in _entries():
-        if entry.name == f"{room}.{name}":
+        if entry.name == f"{kind}.{name}":
             return f"mend or remove {_owner(entry)}"
     return "install this package again"
 

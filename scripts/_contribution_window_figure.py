@@ -1,4 +1,4 @@
-"""The pictures of the contribution-window experiment."""
+"""The images of the contribution-window experiment."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def maps(measured: dict[Kind, list[dict[str, Any]]], test: Digits) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    picture = Figure(figsize=(11, 4.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(picture)
+    image = Figure(figsize=(11, 4.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(image)
     kinds = [kind for kind in measured if not kind.bias]
     shown = _examples([measured[kind][0] for kind in kinds if kind.kernel > 1], test)
-    cells = picture.subplots(len(shown), 1 + 2 * len(kinds), squeeze=False)
+    cells = image.subplots(len(shown), 1 + 2 * len(kinds), squeeze=False)
     for at, index in enumerate(shown):
         panels = [("digit", test.images[index, 0].numpy(), "gray")]
         for name, words in (("cam", "CAM"), ("saliency", "saliency")):
@@ -35,11 +35,11 @@ def maps(measured: dict[Kind, list[dict[str, Any]]], test: Digits) -> bytes:
             cell.set_yticks([])
             if at == 0:
                 cell.set_title(title, fontsize=8)
-    picture.suptitle(
+    image.suptitle(
         "What CAM and saliency of the same network see of a digit (its outline in blue)", fontsize=11
     )
     buffer = io.BytesIO()
-    picture.savefig(buffer, format="png", metadata={"Software": None})
+    image.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -50,9 +50,9 @@ def figure(rows: Sequence[dict[str, Any]]) -> bytes:
 
     colours = {1: "#b03a2e", 3: "#e67e22", 5: "#27ae60", 7: "#1b4f72"}
     plain = [row for row in rows if not row["bias"]]
-    picture = Figure(figsize=(11, 4.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(picture)
-    left, right = picture.subplots(1, 2)
+    image = Figure(figsize=(11, 4.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(image)
+    left, right = image.subplots(1, 2)
     windows = [row["window"] for row in plain]
     for name, line, marker in (("saliency", "-", "o"), ("cam", "--", "s")):
         for what, colour, words in (("ndr_recall", "#e67e22", "NDR"), ("dr_recall", "#27ae60", "DR")):
@@ -96,12 +96,12 @@ def figure(rows: Sequence[dict[str, Any]]) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
     buffer = io.BytesIO()
-    picture.savefig(buffer, format="png", metadata={"Software": None})
+    image.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def _examples(seeds: Sequence[dict[str, Any]], test: Digits) -> list[int]:
-    """Three pictures of different digits that every shown network gets right, or the first ones."""
+    """Three images of different digits that every shown network gets right, or the first ones."""
     count = min(64, len(test.digits))
     right = np.ones(count, dtype=bool)
     for one in seeds:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from _experiment import Values, between, drawn, figures_of, interval, percent, table, times_of
-from _voc_maps import LEVELS, Photographs, matrices
+from _voc_maps import LEVELS, Images, matrices
 
 from pseudolabel.metrics.confusion import Counts, defined
 
@@ -85,9 +85,9 @@ def sums() -> dict[str, dict[str, Any]]:
 
 
 class Measured:
-    """Figures of every sum of one cell, and the same on drawn sets of pictures."""
+    """Figures of every sum of one cell, and the same on drawn sets of images."""
 
-    def __init__(self, kept: Mapping[str, Any], chosen: Photographs, times: Values) -> None:
+    def __init__(self, kept: Mapping[str, Any], chosen: Images, times: Values) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
         self.drawn: dict[tuple[str, str], dict[str, Values]] = {}
         self.seconds = float(np.mean(kept["seconds"]))
@@ -95,8 +95,8 @@ class Measured:
         names, space = list(sums()), len(chosen.space.names)
         for place, name in enumerate(names):
             each = [
-                matrices(kept[f"counts_{index}"][place], picture.ids, space)
-                for index, picture in enumerate(chosen.pictures)
+                matrices(kept[f"counts_{index}"][place], image.ids, space)
+                for index, image in enumerate(chosen.images)
             ]
             self.rows[name], self.drawn[name, "fixed"], self.drawn[name, "best"] = _figures(
                 np.stack(each), chosen.averaged, times
@@ -108,7 +108,7 @@ class Measured:
         return self.drawn[after, at][what] - self.drawn[before, at][what]
 
     def value(self, name: str, at: str, what: str = "miou") -> float:
-        """One of STEPS on the pictures themselves."""
+        """One of STEPS on the images themselves."""
         after, before = STEPS[name]
         return float(self.rows[after][at][what]) - float(self.rows[before][at][what])
 
@@ -134,10 +134,10 @@ def _figures(
 
 
 def results(
-    cells: Mapping[Cell, Mapping[str, Any]], cam: Counts, chosen: Photographs, repeated: tuple[float, float]
+    cells: Mapping[Cell, Mapping[str, Any]], cam: Counts, chosen: Images, repeated: tuple[float, float]
 ) -> dict[str, Any]:
     """Grid, steps with intervals, repeated cell, CAM, claims."""
-    times = times_of(len(chosen.pictures))
+    times = times_of(len(chosen.images))
     measured = {cell: Measured(kept, chosen, times) for cell, kept in cells.items()}
     first = {scale: one for (scale, seed), one in measured.items() if seed == 0}
     cam_row, *cam_drawn = _figures(cam, chosen.averaged, times)
@@ -272,13 +272,13 @@ def _ranks(one: Sequence[float], other: Sequence[float]) -> float:
 def page(result: Mapping[str, Any]) -> str:
     """The results as Markdown."""
     about = (
-        f"{result['images']} of {result['images_of_split']} pictures of `{result['split']}` (drawn by a "
+        f"{result['images']} of {result['images_of_split']} images of `{result['split']}` (drawn by a "
         f"hash of their ids; list sha256 {result['list_sha256'][:12]}), classifier {result['backbone']} "
         f"(sha256 {result['classifier_sha256'][:12]}), crops of ratio 1 resized to {result['crop_size']} "
         f"pixels. Means over {', '.join(result['averaged_over'])}; the authors' are over 21 classes of all "
-        "1464 pictures, another network and crops of 224, so compare differences, not levels. "
-        "Intervals: 95 %, 1000 draws of pictures, the same draws for all that is compared; they show the "
-        "spread over pictures, not over trainings. Best thresholds have seen the ground truth. "
+        "1464 images, another network and crops of 224, so compare differences, not levels. "
+        "Intervals: 95 %, 1000 draws of images, the same draws for all that is compared; they show the "
+        "spread over images, not over trainings. Best thresholds have seen the ground truth. "
         f"{result['machine']}, {result['threads']} threads, {result['seconds'] / 60:.0f} min this call "
         "(cells that were kept from before not counted)."
     )
@@ -304,7 +304,7 @@ def page(result: Mapping[str, Any]) -> str:
 
 def _grid(rows: Sequence[Mapping[str, Any]], at: str) -> str:
     head = ["scale"] + [f"{who}{count}" for count in COUNTS for who in ("", "authors ")]
-    head += ["uncovered at 200", "s/picture, 200 crops, all sums"]
+    head += ["uncovered at 200", "s/image, 200 crops, all sums"]
     lines = []
     for row in rows:
         cells = [f"{row['scale'][0]:.2f}-{row['scale'][1]:.2f}"]

@@ -1,4 +1,4 @@
-"""The pictures of the crop-sensitivity experiment."""
+"""The images of the crop-sensitivity experiment."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from _crop_sensitivity import COUNTS, SHOWN
-from _voc_maps import Picture
+from _voc_maps import InputImage
 
 
-def maps(example: Mapping[str, Any], picture: Picture) -> bytes:
-    """Maps of one photograph of the data set, for the eye; stays beside what is kept, out of the results."""
+def maps(example: Mapping[str, Any], image: InputImage) -> bytes:
+    """Maps of one image of the data set, for the eye; stays beside what is kept, out of the results."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -20,12 +20,12 @@ def maps(example: Mapping[str, Any], picture: Picture) -> bytes:
     FigureCanvasAgg(whole)
     titles = ("100 crops, one chunk", "150 crops, one chunk", "150 crops, 100 + 50", "200 crops, no chunk")
     cells = whole.subplots(1, 1 + len(SHOWN))
-    cells[0].imshow(picture.pixels)
-    cells[0].contour(picture.truth == picture.labels[0], [0.5], colors="#f1c40f", linewidths=1)
-    cells[0].set_title("picture, truth outlined", fontsize=9)
+    cells[0].imshow(image.pixels)
+    cells[0].contour(image.truth == image.labels[0], [0.5], colors="#f1c40f", linewidths=1)
+    cells[0].set_title("image, truth outlined", fontsize=9)
     for axes, name, title in zip(cells[1:], SHOWN, titles, strict=True):
         axes.imshow(example[f"example_{name}"].astype(np.float32), cmap="magma", vmin=0, vmax=1)
-        axes.contour(picture.truth == picture.labels[0], [0.5], colors="#5dade2", linewidths=0.8)
+        axes.contour(image.truth == image.labels[0], [0.5], colors="#5dade2", linewidths=0.8)
         axes.set_title(title, fontsize=9)
     for axes in cells:
         axes.set_xticks([])
@@ -89,9 +89,9 @@ def figure(result: Mapping[str, Any]) -> bytes:
     right.set_xticks(
         places, [f"{row['scale'][0]:g}-{row['scale'][1]:g}" for row in grid], rotation=35, fontsize=8
     )
-    right.set_xlabel("scale, share of the picture")
+    right.set_xlabel("scale, share of the image")
     right.set_ylabel("points of mIoU, 100 to 150 crops")
-    right.set_title("Where the jump comes from (95 % intervals over pictures)", fontsize=10, loc="left")
+    right.set_title("Where the jump comes from (95 % intervals over images)", fontsize=10, loc="left")
     for axes in (left, right):
         axes.grid(color="#ecf0f1")
         axes.set_axisbelow(True)

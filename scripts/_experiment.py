@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pseudolabel import storage
 from pseudolabel.metrics.confusion import Counts, iou, precision, read, recall
+from pseudolabel.runs import disk
 
 Values = NDArray[np.float64]
 START = time.monotonic()
@@ -70,7 +70,7 @@ def drawn(matrices: Counts, times: Values, classes: Sequence[int] | None = None)
     """Every figure on every drawn data set.
 
     Args:
-        matrices: (images, 3, C+1, C+2) int64: whole, DR and NDR of each picture.
+        matrices: (images, 3, C+1, C+2) int64: whole, DR and NDR of each image.
         times: from `times_of`; the same for every method that is compared, so that differences are paired.
         classes: see `figures_of`.
 
@@ -159,10 +159,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
-def write(folder: Path, name: str, result: dict[str, Any], page: str, picture: bytes) -> None:
+def write(folder: Path, name: str, result: dict[str, Any], page: str, image: bytes) -> None:
     """`name.json`, `name.md` and `name.png`."""
     folder.mkdir(parents=True, exist_ok=True)
-    storage.write_json(folder / f"{name}.json", result)
-    storage.write_bytes(folder / f"{name}.md", page.encode())
-    storage.write_bytes(folder / f"{name}.png", picture)
+    disk.write_json(folder / f"{name}.json", result)
+    disk.write_bytes(folder / f"{name}.md", page.encode())
+    disk.write_bytes(folder / f"{name}.png", image)
     say(f"wrote {folder / name}.json, .md, .png")

@@ -21,7 +21,7 @@ from _experiment import (
     table,
     times_of,
 )
-from _voc_maps import LEVELS, Photographs, Picture, matrices
+from _voc_maps import LEVELS, Images, InputImage, matrices
 from scipy.stats import spearmanr
 
 from pseudolabel.metrics.confusion import Counts, confusion, defined
@@ -29,7 +29,7 @@ from pseudolabel.metrics.confusion import Counts, confusion, defined
 SIGMAS = (0.05, 0.1, 0.15, 0.2, 0.3)
 KEEPS = (0.95, 0.9, 0.75, 0.5)
 SIGMA, KEEP = 0.15, 0.9  # the levels that a classifier was tuned to
-EQUAL = 7  # crops of 128 pixels have about as many pixels as one photograph of 384 x 288
+EQUAL = 7  # crops of 128 pixels have about as many pixels as one image of 384 x 288
 MASKS = 4  # of crops + mask; each with its share of the crops
 SCALE, RATIO = (0.05, 0.30), (0.85, 1.25)  # of crops, the authors' main run
 SHOWN: tuple[str, ...] = ("CAM", "saliency", "SmoothGrad 0.15", "SmoothGrad 0.15, tuned", "BinaryMask 0.9")
@@ -63,7 +63,7 @@ class Row:
         name: as the tables have it.
         classifier: `original`, `gaussian` or `mask`.
         method, aggregators: of the package, innermost first.
-        passes: forwards of one picture, and backwards where the method has one.
+        passes: forwards of one image, and backwards where the method has one.
         repeated: whether it is run with every seed.
     """
 
@@ -103,23 +103,23 @@ def rows(passes: int, size: int) -> list[Row]:
         ("smoothgrad", "SmoothGrad", {"sigma": SIGMA}, SIGMA, "gaussian"),
         ("binary_mask", "BinaryMask", {"keep": KEEP}, KEEP, "mask"),
     ]
-    for brick, words, level, value, tuned in matched:
-        around = ((brick, {"count": passes, **level}),)
+    for component, words, level, value, tuned in matched:
+        around = ((component, {"count": passes, **level}),)
         found.append(Row(f"{words} {value:g}", "original", "saliency", around, passes, True))
         found.append(Row(f"{words} {value:g}, tuned", tuned, "saliency", around, passes, True))
     others = [("smoothgrad", "SmoothGrad", "sigma", s) for s in SIGMAS if s != SIGMA]
     others += [("binary_mask", "BinaryMask", "keep", k) for k in KEEPS if k != KEEP]
-    for brick, words, key, value in others:
-        around = ((brick, {"count": passes, key: value}),)
+    for component, words, key, value in others:
+        around = ((component, {"count": passes, key: value}),)
         found.append(Row(f"{words} {value:g}", "original", "saliency", around, passes))
     return found
 
 
 def results(
-    wanted: Sequence[Row], measured: Mapping[str, Sequence[Mapping[str, Any]]], chosen: Photographs
+    wanted: Sequence[Row], measured: Mapping[str, Sequence[Mapping[str, Any]]], chosen: Images
 ) -> dict[str, Any]:
     """A figure a row, paired differences, claims."""
-    times = times_of(len(chosen.pictures))
+    times = times_of(len(chosen.images))
     table_rows, sets = [], {}
     for row in wanted:
         entry, sets[row.name] = _row(row, measured[row.name], chosen, times)
@@ -137,16 +137,13 @@ def results(
 
 
 def _row(
-    row: Row, seeds: Sequence[Mapping[str, Any]], chosen: Photographs, times: Values
+    row: Row, seeds: Sequence[Mapping[str, Any]], chosen: Images, times: Values
 ) -> tuple[dict[str, Any], dict[str, Values]]:
     names = len(chosen.space.names)
     curves, best, sets = [], [], []
     for kept in seeds:
         each = np.stack(
-            [
-                matrices(kept[f"counts_{index}"], picture.ids, names)
-                for index, picture in enumerate(chosen.pictures)
-            ]
+            [matrices(kept[f"counts_{index}"], image.ids, names) for index, image in enumerate(chosen.images)]
         )
         curves.append(figures_of(each.sum(axis=0), chosen.averaged))
         best.append(int(np.nanargmax(curves[-1]["miou"])))
@@ -173,13 +170,13 @@ def _row(
 
 
 def _stability(
-    one: Mapping[str, Any], other: Mapping[str, Any], level: int, chosen: Photographs
+    one: Mapping[str, Any], other: Mapping[str, Any], level: int, chosen: Images
 ) -> dict[str, Any]:
     """How alike two seeds are: mIoU between their masks at one threshold, rank correlation of their maps."""
     names = len(chosen.space.names)
     total: Counts = np.zeros((names, names + 1), np.int64)
     ranks = []
-    for index in range(len(chosen.pictures)):
+    for index in range(len(chosen.images)):
         first, second = (
             np.where(kept[f"exceeded_{index}"] > level, kept[f"label_{index}"], 0).astype(np.uint8)
             for kept in (one, other)
@@ -254,7 +251,7 @@ def _points(entry: Mapping[str, Any]) -> str:
 def page(result: Mapping[str, Any]) -> str:
     """The results as Markdown."""
     head = ["row", "classifier", "passes", "mIoU", "interval", "NDR-recall", "interval", "DR-recall"]
-    head += ["FG-precision", "threshold", "IoU of two seeds", "rank corr.", "s/picture"]
+    head += ["FG-precision", "threshold", "IoU of two seeds", "rank corr.", "s/image"]
     lines = []
     for row in result["rows"]:
         stable = row["stability"]
@@ -275,18 +272,18 @@ def page(result: Mapping[str, Any]) -> str:
         "\n".join(f"- {claim}" for claim in result["claims"]) + "\n",
         "![mIoU against NDR-recall, and the noise level](noise_vs_crops.png)\n",
         table(head, lines) + "\n",
-        "## Paired differences (points, 95 % interval over pictures)\n",
+        "## Paired differences (points, 95 % interval over images)\n",
         table(["rows", "mIoU", "NDR-recall", "DR-recall", "FG-precision"], steps) + "\n",
-        f"In %. {result['images']} of {result['images_of_split']} pictures of `{result['split']}` (drawn by "
+        f"In %. {result['images']} of {result['images_of_split']} images of `{result['split']}` (drawn by "
         f"a hash of their ids; list sha256 {result['list_sha256'][:12]}), {result['backbone']}; "
-        f"{result['passes']} passes a class and picture for every row but the single ones (crops of CAM: "
+        f"{result['passes']} passes a class and image for every row but the single ones (crops of CAM: "
         f"as many forwards), crops resized to {result['crop_size']} pixels, so that a pass of theirs costs "
         f"less; 'crops, equal pixels' takes {EQUAL} times as many, in chunks of 100. Means over "
-        f"{', '.join(result['averaged_over'])}. The threshold is each row's best one on these pictures, "
+        f"{', '.join(result['averaged_over'])}. The threshold is each row's best one on these images, "
         "which has seen their ground truth. DR and NDR: the original classifier's CAM for "
         f"all rows. 'tuned': trained with the noise of that row (sigma {SIGMA}, keep {KEEP}); other levels "
         f"were not tuned. crops + mask: {MASKS} masks with {result['passes'] // MASKS} crops each. "
-        "Intervals: 1000 draws of pictures; they show the spread over pictures, not over trainings. The "
+        "Intervals: 1000 draws of images; they show the spread over images, not over trainings. The "
         "authors published no table of these rows that could be read. "
         f"{result['machine']}, {result['threads']} threads, {result['seconds'] / 60:.0f} min this call "
         "(rows kept from before not counted).\n",
@@ -295,9 +292,9 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def maps(
-    result: Mapping[str, Any], measured: Mapping[str, Sequence[Mapping[str, Any]]], picture: Picture
+    result: Mapping[str, Any], measured: Mapping[str, Sequence[Mapping[str, Any]]], image: InputImage
 ) -> bytes:
-    """Maps of one photograph of the data set, for the eye; stays beside what is kept, out of the results."""
+    """Maps of one image of the data set, for the eye; stays beside what is kept, out of the results."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -306,8 +303,8 @@ def maps(
     whole = Figure(figsize=(12, 4), dpi=150, layout="constrained")
     FigureCanvasAgg(whole)
     cells = whole.subplots(2, columns, squeeze=False).ravel()
-    cells[0].imshow(picture.pixels)
-    cells[0].set_title("picture, truth outlined", fontsize=8)
+    cells[0].imshow(image.pixels)
+    cells[0].set_title("image, truth outlined", fontsize=8)
     for axes, name in zip(cells[1:], shown, strict=False):
         values = measured[name][0]["example"].astype(np.float32)
         axes.imshow(values, cmap="magma", vmin=0, vmax=1)
@@ -316,7 +313,7 @@ def maps(
         if index > len(shown):
             axes.axis("off")
             continue
-        axes.contour(picture.truth == picture.labels[0], [0.5], colors="#5dade2", linewidths=0.8)
+        axes.contour(image.truth == image.labels[0], [0.5], colors="#5dade2", linewidths=0.8)
         axes.set_xticks([])
         axes.set_yticks([])
     buffer = io.BytesIO()

@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pseudolabel import images, line, masks, storage
-from pseudolabel import recipe as recipes
+from pseudolabel import images, masks
 from pseudolabel.metrics.regions import discriminative
+from pseudolabel.pipeline import postprocessing
+from pseudolabel.pipeline.items import read_maps
+from pseudolabel.recipes import recipe as recipes
+from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.records import ImageRecord
-from pseudolabel.schema import GenerateRecipe
+from pseudolabel.runs import disk
 from pseudolabel.superpixels.engine import kept_in
-from pseudolabel.verbs._items import read_maps
 
 LEVELS = tuple(round(0.02 * step, 2) for step in range(1, 31))
 AROUND = (0.8, 1.0, 1.25)  # times the threshold that was best before the CRF
@@ -54,8 +56,8 @@ class Kind:
         return {
             "data": {"reader": "voc", "root": str(root), "split": split, "labels": "csv"},
             "classifier": {"checkpoint": str(classifier)},
-            "maps": [{**self.source(), "refiners": self.scaled()}],
-            "resolver": {"name": "constant", "threshold": 0.2},
+            "maps": [{**self.source(), "refine": self.scaled()}],
+            "background": {"name": "constant", "threshold": 0.2},
             "output": {"maps": True},
             **self.keys,
         }
@@ -107,10 +109,10 @@ class Post:
         return [*self.filters, *scaled, rival, *scaled] if self.filters else [rival, *scaled]
 
     def after(self) -> dict[str, Any]:
-        """Resolver and finishers as a recipe has them."""
+        """Background and postprocessors as a recipe has them."""
         return {
-            "resolver": {"name": "superpixel" if self.superpixels else "constant", "threshold": 0.2},
-            "finish": [{"name": "crf", "preset": "irn"}] if self.crf else [],
+            "background": {"name": "superpixel" if self.superpixels else "constant", "threshold": 0.2},
+            "postprocess": [{"name": "crf", "preset": "irn"}] if self.crf else [],
         }
 
 
@@ -186,12 +188,12 @@ def recipe_of(name: str, post: Post, root: Path, classifier: Path) -> GenerateRe
         lines = []
         for part in (KINDS[one] for one in mix.parts):
             smoothed = [GAUSSIAN] if part.method == "saliency" else []
-            lines.append({**part.source(), "refiners": [*smoothed, *part.scaled()]})
-        fuse = {"by": "mean", "weights": mix.weights, "refiners": list(post.filters)}
+            lines.append({**part.source(), "refine": [*smoothed, *part.scaled()]})
+        fuse = {"by": "mean", "weights": mix.weights, "refine": list(post.filters)}
         return recipes.load({**base, "maps": lines, "fuse": fuse}, GenerateRecipe)
     kind = KINDS[name]
     refiners = post.refiners(kind.scaled(), gradients=kind.method == "saliency")
-    return recipes.load({**base, "maps": [{**kind.source(), "refiners": refiners}]}, GenerateRecipe)
+    return recipes.load({**base, "maps": [{**kind.source(), "refine": refiners}]}, GenerateRecipe)
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ class Cell:
     superpixels: Path
 
     def counts(self, record: ImageRecord) -> tuple[tuple[int, ...], NDArray[np.int32]]:
-        """Pixels of one picture by threshold, region (DR, else), truth and prediction among its ids.
+        """Pixels of one image by threshold, region (DR, else), truth and prediction among its ids.
 
         Returns:
             ids: ascending, 0 first.
@@ -213,12 +215,14 @@ class Cell:
         """
         assert record.mask is not None
         assert record.labels is not None
-        truth, picture = masks.read_mask(record.mask), images.read_image(record.image)
+        truth, image = masks.read_mask(record.mask), images.read_image(record.image)
         stored = [read_maps(folder / f"{record.id}.safetensors")[0] for folder in self.maps]
-        refiners = [one.refiners for one in self.recipe.maps]
+        refiners = [one.refine for one in self.recipe.maps]
         with kept_in(self.superpixels), torch.no_grad():
-            scores = line.combine(stored, picture, refiners, self.recipe.fuse)
-            found = line.sweep(scores, picture, self.recipe.resolver, self.levels, self.recipe.finish)
+            scores = postprocessing.combine(stored, image, refiners, self.recipe.fuse)
+            found = postprocessing.sweep(
+                scores, image, self.recipe.background, self.levels, self.recipe.postprocess
+            )
         cams = read_maps(self.reference / f"{record.id}.safetensors")[0]
         region = discriminative(truth, cams.values.numpy(), record.labels)
         known = truth != 255
@@ -232,16 +236,16 @@ class Cell:
 
 
 def measure(cell: Cell, records: Sequence[ImageRecord], path: Path, workers: int) -> dict[str, Any]:
-    """Counts of every picture, kept in a file: a second call with the same cell reads them.
+    """Counts of every image, kept in a file: a second call with the same cell reads them.
 
     Returns:
-        `ids_<index>` and `counts_<index>` of each picture.
+        `ids_<index>` and `counts_<index>` of each image.
     """
     plain = recipes.plain(cell.recipe)
     asked = json.dumps(
         [
-            [one["refiners"] for one in plain["maps"]],
-            {key: plain[key] for key in ("fuse", "resolver", "finish")},
+            [one["refine"] for one in plain["maps"]],
+            {key: plain[key] for key in ("fuse", "background", "postprocess")},
             cell.levels,
             _digest([_fingerprint(folder) for folder in (*cell.maps, cell.reference)]),
             _digest([record.id for record in records]),
@@ -263,7 +267,7 @@ def measure(cell: Cell, records: Sequence[ImageRecord], path: Path, workers: int
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **found)
     path.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_bytes(path, buffer.getvalue())
+    disk.write_bytes(path, buffer.getvalue())
     return found
 
 

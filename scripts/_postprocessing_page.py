@@ -1,4 +1,4 @@
-"""The page and the picture of the experiment on post-processing."""
+"""The page and the image of the experiment on post-processing."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def page(result: Mapping[str, Any]) -> str:
     posts = list(dict.fromkeys(post for _, post in rows))
     lines = [
         "# From maps to masks: what each step is worth", "", "```", result["command"], "```", "",
-        f"{result['images']} pictures of `val`; thresholds picked on the first {result['images_picked']} of "
+        f"{result['images']} images of `val`; thresholds picked on the first {result['images_picked']} of "
         f"`train`, before a CRF on {_fewest(result)} of them at {_tried(result)} multiples of the best one "
-        f"without it. Means over {', '.join(result['averaged_over'])}. Intervals: 95 %, pictures drawn anew, "
+        f"without it. Means over {', '.join(result['averaged_over'])}. Intervals: 95 %, images drawn anew, "
         f"threshold kept. {_paid(result)}",
         f"DR and NDR: {result['reference']}. CAM's own NDR-recall is small by that definition wherever its "
         "threshold comes near 0.25. Settings of the walk and weights of mixes were chosen on `train`, "
@@ -59,10 +59,10 @@ def _networks(result: Mapping[str, Any]) -> list[str]:
     rows = [[result["kinds"][one["maps"]], one["post"], percent(one["miou"])] for one in result["networks"]]
     return [
         "## A network trained on the masks", "",
-        f"One DeepLab each, {first['epoch']} epochs on {first['pictures']} pictures of `train`, seed "
+        f"One DeepLab each, {first['epoch']} epochs on {first['images']} images of `train`, seed "
         f"{first['seed']}; mIoU on `val` (%). One seed: no interval, and differences of a point or two say "
         "nothing. Masks by `pl refine` from the kept maps, at the thresholds below, over a list of the first "
-        f"{first['pictures']} of `train`; networks by `seg train configs/voc/segmentation.yaml --set "
+        f"{first['images']} of `train`; networks by `seg train configs/voc/segmentation.yaml --set "
         f"masks=MASKS --set schedule.epochs={first['epoch']} --set data.split=LIST`.", "",
         table(["maps", "post-processing", "network's mIoU"], rows), "",
     ]  # fmt: skip
@@ -77,12 +77,12 @@ def _tried(result: Mapping[str, Any]) -> int:
 
 
 def _paid(result: Mapping[str, Any]) -> str:
-    """What picking on other pictures costs against the best threshold of the same ones."""
+    """What picking on other images costs against the best threshold of the same ones."""
     lost = [row["oracle"] - row["miou"] for row in result["rows"] if row["oracle"] is not None]
     if not lost:
         return ""
     return (
-        f"Picking on other pictures costs {100 * sum(lost) / len(lost):.1f} points of mIoU on average "
+        f"Picking on other images costs {100 * sum(lost) / len(lost):.1f} points of mIoU on average "
         f"and {100 * max(lost):.1f} at most (rows without a CRF)."
     )
 

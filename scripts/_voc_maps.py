@@ -1,4 +1,4 @@
-"""Maps of a classifier on some pictures of a data set in VOC layout, counted at every threshold at once."""
+"""Maps of a classifier on some images of a data set in VOC layout, counted at every threshold at once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from pseudolabel import draws, images, masks, registry
 from pseudolabel.classifier.checkpoint import Loaded, load_classifier
-from pseudolabel.maps._bound import BoundMethod, build, on_image
-from pseudolabel.maps._explained import Explained
+from pseudolabel.explain.method import BoundMethod, build, on_image
+from pseudolabel.explain.model import Explained
 from pseudolabel.metrics.confusion import Counts
 from pseudolabel.metrics.regions import discriminative
-from pseudolabel.records import Belief, ImageRecord, LabelSpace, Scores, Targets
+from pseudolabel.records import ImageRecord, LabelScores, LabelSpace, Scores, Targets
 
 LEVELS = tuple(round(0.01 * step, 2) for step in range(1, 61))  # thresholds, scores in 0..1
 AVERAGED = "background cat cow dog horse person sheep"  # those that the small set shows often enough
@@ -27,8 +27,8 @@ REFERENCE = "single-scale CAM of the original classifier, own class, above 0.25 
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """One photograph with its truth.
+class InputImage:
+    """One image with its truth.
 
     Attributes:
         record: id, labels.
@@ -52,7 +52,7 @@ class Picture:
 
 
 class Subject:
-    """A classifier and how it sees a picture."""
+    """A classifier and how it sees an image."""
 
     def __init__(self, path: Path, batch: int) -> None:
         self.loaded: Loaded = load_classifier(path)
@@ -63,51 +63,51 @@ class Subject:
 
     def input(self, pixels: NDArray[np.uint8]) -> Tensor:
         """(1, 3, H, W) float32, normalised."""
-        picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
-        return (picture.float() / 255 - self._mean) / self._std
+        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+        return (image.float() / 255 - self._mean) / self._std
 
-    def maps(self, method: BoundMethod, picture: Picture, seed: int) -> Tensor:
-        """Raw maps (K, H, W) of a picture's labels."""
-        evidence = method.explain(
-            self.model, self.input(picture.pixels), Targets.of([picture.labels]), [(seed, picture.record.id)]
+    def maps(self, method: BoundMethod, image: InputImage, seed: int) -> Tensor:
+        """Raw maps (K, H, W) of an image's labels."""
+        attribution = method.explain(
+            self.model, self.input(image.pixels), Targets.of([image.labels]), [(seed, image.record.id)]
         )
-        return on_image(method.finish(evidence.values).float(), picture.truth.shape)
+        return on_image(method.reduce(attribution.values).float(), image.truth.shape)
 
 
 @dataclass(frozen=True)
-class Photographs:
-    """Some pictures of a split.
+class Images:
+    """Some images of a split.
 
     Attributes:
-        pictures: in the order of their drawing.
+        images: in the order of their drawing.
         space: class names.
         averaged: ids that means are taken over.
         about: what a result says of them.
     """
 
-    pictures: tuple[Picture, ...]
+    images: tuple[InputImage, ...]
     space: LabelSpace
     averaged: tuple[int, ...]
     about: dict[str, Any]
 
 
-def photographs(subject: Subject, root: Path, split: str, count: int, averaged: Sequence[str]) -> Photographs:
-    """Draw so many pictures of a split by a hash of their ids, so that the list's order does not matter."""
-    brick = registry.get("readers", "voc")
-    dataset = brick.run(brick.params.model_validate({"root": str(root), "split": split}))
+def draw_images(subject: Subject, root: Path, split: str, count: int, averaged: Sequence[str]) -> Images:
+    """Draw so many images of a split by a hash of their ids, so that the list's order does not matter."""
+    component = registry.get("readers", "voc")
+    dataset = component.run(component.params.model_validate({"root": str(root), "split": split}))
     able = [record for record in dataset.records if record.labels and record.mask is not None]
     chosen = sorted(able, key=lambda record: draws.seed_of("subset", record.id))[:count]
     cam = bound("cam")
-    pictures = []
+    input_images = []
     for record in chosen:
         assert record.mask is not None
         assert record.labels is not None
         pixels, truth = images.read_image(record.image), masks.read_mask(record.mask)
         ids = tuple(sorted({0, *record.labels, *(int(v) for v in np.unique(truth) if v != 255)}))
-        bare = Picture(record, pixels, truth, np.zeros(truth.shape, np.bool_), ids)
+        bare = InputImage(record, pixels, truth, np.zeros(truth.shape, np.bool_), ids)
         maps = subject.maps(cam, bare, 0).numpy()
         region = discriminative(truth, maps, record.labels)
-        pictures.append(Picture(record, pixels, truth, region, ids))
+        input_images.append(InputImage(record, pixels, truth, region, ids))
     listed = "\n".join(record.id for record in chosen)
     about = {
         "split": split,
@@ -121,54 +121,54 @@ def photographs(subject: Subject, root: Path, split: str, count: int, averaged: 
         "reading_of_255": "truth 255 is not counted; nothing is predicted 255",
     }
     space: LabelSpace = dataset.space
-    return Photographs(tuple(pictures), space, tuple(space.id_of(name) for name in averaged), about)
+    return Images(tuple(input_images), space, tuple(space.id_of(name) for name in averaged), about)
 
 
 def bound(method: str, *aggregators: tuple[str, dict[str, Any]]) -> BoundMethod:
     """A method of the package with its aggregators, innermost first."""
-    brick = registry.get("methods", method)
+    component = registry.get("methods", method)
     around = []
     for name, keys in aggregators:
         one = registry.get("aggregators", name)
         around.append((one, one.params(**keys)))
-    return build((brick, brick.params()), around)
+    return build((component, component.params()), around)
 
 
-def unit(raw: Tensor, picture: Picture, kind: str) -> Scores:
+def unit(raw: Tensor, image: InputImage, kind: str) -> Scores:
     """Raw maps in 0..1 as the authors do it without post-processing: CAM by its maximum, gradients after
     competition by the 0.995 quantile."""
-    scores = Scores(picture.labels, raw)
+    scores = Scores(image.labels, raw)
     steps: list[tuple[str, dict[str, Any]]] = [("competition", {"weight": 0.5}), ("normalise", {})]
     if kind == "cam":
         steps = [("normalise", {"method": "max"})]
-    shown = torch.from_numpy(picture.pixels.copy())
+    shown = torch.from_numpy(image.pixels.copy())
     for name, keys in steps:
-        brick = registry.get("refiners", name)
-        scores = brick.run(scores, shown, brick.params(**keys))
+        component = registry.get("refiners", name)
+        scores = component.run(scores, shown, component.params(**keys))
     return scores
 
 
 def strongest(scores: Scores) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """The strongest class (H, W) and its score: all that a constant background looks at."""
     low = scores.values.new_full(scores.values.shape[1:], -torch.inf)
-    return Belief.join(low, scores).mask().numpy(), scores.values.amax(dim=0).numpy()
+    return LabelScores.join(low, scores).mask().numpy(), scores.values.amax(dim=0).numpy()
 
 
-def counts(scores: Scores, picture: Picture) -> NDArray[np.int32]:
-    """Pixels by threshold, region (DR, else), truth and prediction among the picture's ids.
+def counts(scores: Scores, image: InputImage) -> NDArray[np.int32]:
+    """Pixels by threshold, region (DR, else), truth and prediction among the image's ids.
 
-    Equal to the masks of the resolver `constant` at every threshold, counted one by one; here each pixel is
-    sorted in once, by how many thresholds it exceeds.
+    Equal to the masks of the background rule `constant` at every threshold, counted one by one; here each
+    pixel is sorted in once, by how many thresholds it exceeds.
 
     Returns:
-        (thresholds, 2, K, K) int32, K = len(picture.ids).
+        (thresholds, 2, K, K) int32, K = len(image.ids).
     """
     label, top = strongest(scores)
-    known = picture.truth != 255
-    ids = np.asarray(picture.ids)
+    known = image.truth != 255
+    ids = np.asarray(image.ids)
     exceeded = np.searchsorted(np.asarray(LEVELS, np.float32), top[known], side="left")
-    region = (~picture.region[known]).astype(np.int64)
-    truth, found = np.searchsorted(ids, picture.truth[known]), np.searchsorted(ids, label[known])
+    region = (~image.region[known]).astype(np.int64)
+    truth, found = np.searchsorted(ids, image.truth[known]), np.searchsorted(ids, label[known])
     size = len(ids)
     code = ((exceeded * 2 + region) * size + truth) * size + found
     joint = np.bincount(code, minlength=(len(LEVELS) + 1) * 2 * size * size)

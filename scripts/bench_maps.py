@@ -35,12 +35,13 @@ import torch
 from torch import Tensor, nn
 
 import pseudolabel
-from pseudolabel import images, registry, storage
+from pseudolabel import images, registry
 from pseudolabel.classifier.checkpoint import save_classifier
 from pseudolabel.classifier.network import Classifier
-from pseudolabel.maps._bound import BoundMethod, build
-from pseudolabel.maps._explained import Explained
+from pseudolabel.explain.method import BoundMethod, build
+from pseudolabel.explain.model import Explained
 from pseudolabel.records import LabelSpace, Targets
+from pseudolabel.runs import disk
 from pseudolabel.training.device import pick
 
 CLASSES = 20
@@ -69,12 +70,12 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=200, help="crops of the crop row")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--generate", type=Path, help="time pl generate with CAM on this folder's pictures")
+    parser.add_argument("--generate", type=Path, help="time pl generate with CAM on this folder's images")
     parser.add_argument("-o", "--out", type=Path, help="a .json; a table of the same name goes beside it")
     given = parser.parse_args()
     device = pick(given.device)
     command = "python " + " ".join(["scripts/bench_maps.py", *sys.argv[1:]])
-    before = storage.read_json(given.out)["models"] if given.out and given.out.is_file() else {}
+    before = disk.read_json(given.out)["models"] if given.out and given.out.is_file() else {}
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
@@ -95,14 +96,14 @@ def main() -> None:
             print(f"{name}: pl generate {entry['pl generate, CAM']}")
         found["models"][name] = entry
         if given.out:
-            storage.write_json(given.out, found)
-            storage.write_text(given.out.with_suffix(".md"), markdown(found))
+            disk.write_json(given.out, found)
+            disk.write_text(given.out.with_suffix(".md"), markdown(found))
 
 
 def rows_of(network: Classifier, size: int, crops: int, device: torch.device, stack: ExitStack) -> list[Row]:
     """Limits, our methods and those of the libraries that are installed, for one network."""
     source = torch.Generator().manual_seed(1)
-    pictures = torch.randn(4, 3, size, size, generator=source).to(device)
+    images = torch.randn(4, 3, size, size, generator=source).to(device)
     few, one = Targets.of([(2, 7, 11)] * 4), Targets.of([(2, 7, 11)])
     many = torch.randn(BATCH, 3, 224, 224, generator=source).to(device)
     plain = copy.deepcopy(network).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -112,7 +113,7 @@ def rows_of(network: Classifier, size: int, crops: int, device: torch.device, st
 
     def forward() -> None:
         with torch.inference_mode():
-            plain(pictures.contiguous(**last))
+            plain(images.contiguous(**last))
 
     def passes(inputs: Tensor, classes: Sequence[int]) -> None:
         with torch.enable_grad():
@@ -123,7 +124,7 @@ def rows_of(network: Classifier, size: int, crops: int, device: torch.device, st
 
     def samples() -> None:
         for start in range(0, 16, BATCH):
-            passes(pictures[:1].expand(min(BATCH, 16 - start), -1, -1, -1), (1, 6, 10))
+            passes(images[:1].expand(min(BATCH, 16 - start), -1, -1, -1), (1, 6, 10))
 
     def crop_passes() -> None:
         for start in range(0, crops, BATCH):
@@ -132,7 +133,7 @@ def rows_of(network: Classifier, size: int, crops: int, device: torch.device, st
     def ours(method: str, targets: Targets, *around: tuple[str, dict[str, Any]], count: int = 4) -> Run:
         line = bound(method, *around)
         keys = [(0, str(index)) for index in range(count)]
-        return lambda: line.finish(line.explain(model, pictures[:count], targets, keys).values)
+        return lambda: line.reduce(line.explain(model, images[:count], targets, keys).values)
 
     photo = torch.randn(1, 3, 375, 500, generator=source).to(device)
     cropped = bound("saliency", ("random_crop", {"count": crops}))
@@ -140,7 +141,7 @@ def rows_of(network: Classifier, size: int, crops: int, device: torch.device, st
         Row("bare forward, channels_last", forward),
         Row("CAM, 3 classes", ours("cam", few), "bare forward, channels_last", 1.05),
         Row("Grad-CAM, 3 classes", ours("grad_cam", few), "bare forward, channels_last", 1.10),
-        Row("1 forward + 3 backwards, folded", lambda: passes(pictures, (1, 6, 10))),
+        Row("1 forward + 3 backwards, folded", lambda: passes(images, (1, 6, 10))),
         Row("saliency, 3 classes", ours("saliency", few), "1 forward + 3 backwards, folded", 1.10),
         Row("16 x (1 forward + 3 backwards), folded", samples),
         Row(
@@ -151,23 +152,25 @@ def rows_of(network: Classifier, size: int, crops: int, device: torch.device, st
         ),
         Row(f"{crops} x (forward + backward) at 224, folded", crop_passes),
         Row(
-            f"{crops} crops at 224 of a 375 x 500 picture",
+            f"{crops} crops at 224 of a 375 x 500 image",
             lambda: cropped.explain(model, photo, Targets.of([(2,)]), [(0, "photo")]),
             f"{crops} x (forward + backward) at 224, folded",
             1.05,
         ),
     ]
-    return rows + _libraries(network, plain, pictures, stack)
+    return rows + _libraries(network, plain, images, stack)
 
 
 def bound(method: str, *around: tuple[str, dict[str, Any]]) -> BoundMethod:
     """A method within aggregators, by name."""
-    brick = registry.get("methods", method)
+    component = registry.get("methods", method)
     steps = [(registry.get("aggregators", name), options) for name, options in around]
-    return build((brick, brick.params()), [(step, step.params.model_validate(o)) for step, o in steps])
+    return build(
+        (component, component.params()), [(step, step.params.model_validate(o)) for step, o in steps]
+    )
 
 
-def _libraries(network: Classifier, plain: nn.Module, pictures: Tensor, stack: ExitStack) -> list[Row]:
+def _libraries(network: Classifier, plain: nn.Module, images: Tensor, stack: ExitStack) -> list[Row]:
     """The same questions asked of the libraries; none where they are not installed."""
     try:
         captum, torchcam, gradcam = (
@@ -180,17 +183,17 @@ def _libraries(network: Classifier, plain: nn.Module, pictures: Tensor, stack: E
     classes = (1, 6, 10)
     vit = network.name.startswith("vit")
     rows: list[Row] = []
-    device = pictures.device
+    device = images.device
 
     def saliency() -> None:
         explainer = captum.Saliency(own)
         for label in classes:
-            explainer.attribute(pictures.clone().requires_grad_(), target=label, abs=True)
+            explainer.attribute(images.clone().requires_grad_(), target=label, abs=True)
 
     def noise() -> None:
         explainer = captum.NoiseTunnel(captum.Saliency(own))
         for label in classes:
-            explainer.attribute(pictures[:1].clone().requires_grad_(), nt_samples=16, target=label)
+            explainer.attribute(images[:1].clone().requires_grad_(), nt_samples=16, target=label)
 
     own = copy.deepcopy(network).to(device)
     rows.append(Row("captum Saliency, 3 classes", saliency, "1 forward + 3 backwards, folded"))
@@ -203,7 +206,7 @@ def _libraries(network: Classifier, plain: nn.Module, pictures: Tensor, stack: E
     def layer_gradcam() -> None:
         explainer = captum.LayerGradCam(own, layer)
         for label in classes:
-            explainer.attribute(pictures.clone().requires_grad_(), target=label)
+            explainer.attribute(images.clone().requires_grad_(), target=label)
 
     rows.append(Row("captum LayerGradCam, 3 classes", layer_gradcam, "bare forward, channels_last"))
     for name, method in (("CAM", torchcam.CAM), ("GradCAM", torchcam.GradCAM)):
@@ -214,10 +217,10 @@ def _libraries(network: Classifier, plain: nn.Module, pictures: Tensor, stack: E
 
         def ask(extractor: Any = extractor, apart: nn.Module = apart, grad: bool = name == "GradCAM") -> None:
             with torch.enable_grad() if grad else torch.no_grad():
-                scores = apart(pictures.contiguous(memory_format=torch.channels_last))
+                scores = apart(images.contiguous(memory_format=torch.channels_last))
                 for place, label in enumerate(classes):
                     more = {"retain_graph": place + 1 < len(classes)} if grad else {}
-                    extractor([label] * len(pictures), scores, **more)
+                    extractor([label] * len(images), scores, **more)
 
         rows.append(Row(f"torch-cam {name}, 3 classes", ask, "bare forward, channels_last"))
     apart = copy.deepcopy(network).to(device).requires_grad_()
@@ -226,8 +229,8 @@ def _libraries(network: Classifier, plain: nn.Module, pictures: Tensor, stack: E
 
     def grad_cam() -> None:
         for label in classes:
-            wanted = [targets.ClassifierOutputTarget(label) for _ in pictures]
-            explainer(input_tensor=pictures, targets=wanted)
+            wanted = [targets.ClassifierOutputTarget(label) for _ in images]
+            explainer(input_tensor=images, targets=wanted)
 
     rows.append(Row("pytorch-grad-cam GradCAM, 3 classes", grad_cam, "bare forward, channels_last"))
     return rows
@@ -297,7 +300,7 @@ def table(rows: list[Row]) -> dict[str, Any]:
 
 
 def generate_share(network: Classifier, folder: Path, device: torch.device) -> dict[str, Any]:
-    """Images a second of `pl generate` with CAM as a share of the bare network's on the same pictures."""
+    """Images a second of `pl generate` with CAM as a share of the bare network's on the same images."""
     files = sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))[:128]
     plain = copy.deepcopy(network).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     sizes: dict[tuple[int, int], list[Path]] = {}
@@ -313,23 +316,23 @@ def generate_share(network: Classifier, folder: Path, device: torch.device) -> d
     bare, whole = [], []
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        (root / "pictures").mkdir()
+        (root / "images").mkdir()
         rows = ["file,labels"]
         for number, file in enumerate(files):
-            shutil.copy(file, root / "pictures" / file.name)
+            shutil.copy(file, root / "images" / file.name)
             rows.append(f"{file.name},class{1 + number % CLASSES};class{1 + (number + 7) % CLASSES}")
-        storage.write_text(root / "pictures" / "tags.csv", "\n".join([*rows, ""]))
-        storage.write_text(root / "pictures" / "classes.txt", names)
+        disk.write_text(root / "images" / "tags.csv", "\n".join([*rows, ""]))
+        disk.write_text(root / "images" / "classes.txt", names)
         space = LabelSpace(tuple(names.split()))
         save_classifier(root / "classifier.safetensors", network, space, (0.5,) * 3, (0.5,) * 3, {}, "none")
         recipe = {
             "data": {
-                "reader": "table", "root": str(root / "pictures"), "labels": "tags.csv",
+                "reader": "table", "root": str(root / "images"), "labels": "tags.csv",
                 "classes": "classes.txt",
             },
             "classifier": {"checkpoint": str(root / "classifier.safetensors")},
-            "maps": [{"method": {"name": "cam"}, "refiners": [{"name": "normalise", "method": "max"}]}],
-            "resolver": {"name": "constant", "threshold": 0.2},
+            "maps": [{"method": {"name": "cam"}, "refine": [{"name": "normalise", "method": "max"}]}],
+            "background": {"name": "constant", "threshold": 0.2},
         }  # fmt: skip
         for number in range(4):
             begun = time.perf_counter()
@@ -386,7 +389,7 @@ def markdown(found: dict[str, Any]) -> str:
             part = 100 * share["share of the bare network"]
             lines += [
                 "",
-                f"`pl generate` with CAM on {share['images']} pictures: {share['images_per_second']}/s, "
+                f"`pl generate` with CAM on {share['images']} images: {share['images_per_second']}/s, "
                 f"the bare network {share['bare images_per_second']}/s: {part:.0f} % (goal 85).",
             ]
         lines.append("")

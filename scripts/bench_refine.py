@@ -1,17 +1,17 @@
-"""Milliseconds of every refiner, resolver and finisher; superpixels by speed and quality; runs with CRF.
+"""Milliseconds of each refiner, background and postprocessor; speed and quality of superpixels; CRF runs.
 
     python scripts/bench_refine.py [--root VOC --split val] [--images 20] [--rounds 5]
         [--crf [--classifier RUN]] [-o docs/results/refine_speed.json]
 
-Without --root it draws scenes. Bricks come from the registry, each with its defaults and with every other
-named option; they run interleaved on one picture with three classes, in as many threads as torch takes. A
-ratio is the median over rounds (over pictures for superpixels) of the ratio within a round. A finisher that
-refuses a picture of this size gets one of a quarter of the side.
+Without --root it draws scenes. Components come from the registry, each with its defaults and with every other
+named option; they run interleaved on one image with three classes, in as many threads as torch takes. A
+ratio is the median over rounds (over images for superpixels) of the ratio within a round. A postprocessor
+that refuses an image of this size gets one of a quarter of the side.
 
 --crf asks what the CRF costs a run of `pl generate` with CAM: two worker processes against one in `pl refine`
-(twice as many pictures take so much longer: starting does not count), and the whole run against
+(twice as many images take so much longer: starting does not count), and the whole run against
 (network + CRF) / cores, where network + CRF is the same run in one thread. Seconds are those of the summary:
-from the first picture to the last, after the classifier was loaded.
+from the first image to the last, after the classifier was loaded.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ import torch
 from _experiment import command, machine, say
 from torch import Tensor
 
-from pseudolabel import images, masks, registry, storage
+from pseudolabel import images, masks, registry
 from pseudolabel.classifier.checkpoint import save_classifier
 from pseudolabel.classifier.network import Classifier
 from pseudolabel.contracts.inputs import scene
-from pseudolabel.errors import EnvironmentFault
-from pseudolabel.records import Belief, Dataset, Scores
-from pseudolabel.registry import Brick
+from pseudolabel.errors import MachineError
+from pseudolabel.records import Dataset, LabelScores, Scores
+from pseudolabel.registry import Component
+from pseudolabel.runs import disk
 from pseudolabel.superpixels import quality
 from pseudolabel.superpixels._labels import grid
 from pseudolabel.superpixels.engine import Superpixels, segments
@@ -69,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=first)
     parser.add_argument("--root", help="a data set in VOC's layout; scenes where it is left out")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--images", type=int, default=20, help="pictures for the superpixels")
+    parser.add_argument("--images", type=int, default=20, help="images for the superpixels")
     parser.add_argument("--segments", type=int, default=200, help="superpixels an image")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--crf", action="store_true", help="time whole runs with the CRF as well")
@@ -82,11 +83,11 @@ def main() -> None:
         reader = {"reader": "scenes", "root": f"{temporary}/scenes", "split": "train", "size": 384}
         if given.root:
             reader = {"reader": "voc", "root": given.root, "split": given.split}
-        brick = registry.get("readers", str(reader["reader"]))
-        data: Dataset = brick.run(brick.params(**{k: v for k, v in reader.items() if k != "reader"}))
+        component = registry.get("readers", str(reader["reader"]))
+        data: Dataset = component.run(component.params(**{k: v for k, v in reader.items() if k != "reader"}))
         found: dict[str, Any] = {"command": command(), **machine(), "rounds": given.rounds}
         found["data"] = {"name": Path(given.root).name if given.root else "scenes", "split": reader["split"]}
-        found["bricks"] = bricks(images.read_image(data.records[0].image), given.rounds)
+        found["components"] = components(images.read_image(data.records[0].image), given.rounds)
         found["superpixels"] = superpixels(data, given.images, given.segments)
         if given.crf:
             found["crf"] = crf(
@@ -94,27 +95,27 @@ def main() -> None:
             )
     print(markdown(found))
     if given.out:
-        storage.write_json(given.out, found)
-        storage.write_text(given.out.with_suffix(".md"), markdown(found))
+        disk.write_json(given.out, found)
+        disk.write_text(given.out.with_suffix(".md"), markdown(found))
 
 
-def bricks(picture: Any, rounds: int) -> dict[str, Any]:
-    """Every brick of the three rooms on one picture."""
-    image = torch.from_numpy(picture.copy())
+def components(input_image: Any, rounds: int) -> dict[str, Any]:
+    """Every component of the three kinds on one image."""
+    image = torch.from_numpy(input_image.copy())
     rows, left_out, sizes = [], {}, {}
-    for room in ("refiners", "resolvers", "finishers"):
-        for name in registry.names(room):
-            brick = registry.get(room, name)
-            for title, options in settings(brick):
+    for kind in ("refiners", "backgrounds", "postprocessors"):
+        for name in registry.names(kind):
+            component = registry.get(kind, name)
+            for title, options in settings(component):
                 try:
-                    row, shape = row_of(brick, title, options, image)
-                except EnvironmentFault as fault:
+                    row, shape = row_of(component, title, options, image)
+                except MachineError as fault:
                     left_out[title] = str(fault)
                     continue
                 rows.append(row)
                 sizes[title] = list(shape)
     rows += limits(image)
-    say(f"{len(rows)} settings of bricks, {rounds} rounds")
+    say(f"{len(rows)} settings of components, {rounds} rounds")
     interleave(rows, rounds)
     by_name = {row.name: row for row in rows}
     shown = {}
@@ -129,30 +130,32 @@ def bricks(picture: Any, rounds: int) -> dict[str, Any]:
     return {"size": list(image.shape[:2]), "classes": CLASSES, "rows": shown, "left_out": left_out}
 
 
-def settings(brick: Brick) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The defaults of a brick, then each other named option in turn."""
-    usual = brick.params().as_dict()
-    yield brick.name, {}
-    for key, found in brick.params.model_fields.items():
+def settings(component: Component) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The defaults of a component, then each other named option in turn."""
+    usual = component.params().as_dict()
+    yield component.name, {}
+    for key, found in component.params.model_fields.items():
         if get_origin(found.annotation) is Literal:
             for option in get_args(found.annotation):
                 if option != usual[key]:
-                    yield f"{brick.name} {key}={option}", {key: option}
+                    yield f"{component.name} {key}={option}", {key: option}
 
 
-def row_of(brick: Brick, title: str, options: dict[str, Any], image: Tensor) -> tuple[Row, tuple[int, ...]]:
-    """A row that has run once, on a quarter of the side where the whole picture is refused."""
-    params = brick.params.model_validate(options)
+def row_of(
+    component: Component, title: str, options: dict[str, Any], image: Tensor
+) -> tuple[Row, tuple[int, ...]]:
+    """A row that has run once, on a quarter of the side where the whole image is refused."""
+    params = component.params.model_validate(options)
     for part in (1, 4):
         shown = image[::part, ::part].contiguous()
-        scores: Scores | Belief = scene(CLASSES, *shown.shape[:2])[0]
-        if brick.room == "finishers":
+        scores: Scores | LabelScores = scene(CLASSES, *shown.shape[:2])[0]
+        if component.kind == "postprocessors":
             assert isinstance(scores, Scores)
-            scores = Belief.join(torch.full(shown.shape[:2], 0.3), scores)
-        row = Row(title, lambda scores=scores, shown=shown: brick.run(scores, shown, params))
+            scores = LabelScores.join(torch.full(shown.shape[:2], 0.3), scores)
+        row = Row(title, lambda scores=scores, shown=shown: component.run(scores, shown, params))
         try:
             row.run()
-        except EnvironmentFault:
+        except MachineError:
             if part == 4:
                 raise
             continue
@@ -196,24 +199,24 @@ def over(row: Row, other: Row) -> float:
 
 
 def superpixels(data: Dataset, count: int, wanted: int) -> dict[str, Any]:
-    """Every engine and a plain grid on real pictures: time, number, leaks and what they can reach."""
+    """Every engine and a plain grid on real images: time, number, leaks and what they can reach."""
     rows: dict[str, Row] = {}
     sums: dict[str, list[Any]] = {}
     records = [record for record in data.records if record.mask is not None][:count]
-    say(f"superpixels of {len(records)} pictures")
+    say(f"superpixels of {len(records)} images")
     left_out: dict[str, str] = {}
     for number, record in enumerate(records):
         assert record.mask is not None
-        picture, truth = images.read_image(record.image), masks.read_mask(record.mask)
+        image, truth = images.read_image(record.image), masks.read_mask(record.mask)
         for name, make in engines(wanted).items():
             if name in left_out:
                 continue
             try:
                 if not number:
-                    make(picture)  # loads the library
+                    make(image)  # loads the library
                 begun = time.perf_counter()
-                labels = make(picture)
-            except EnvironmentFault as fault:
+                labels = make(image)
+            except MachineError as fault:
                 left_out[name] = str(fault)
                 continue
             row = rows.setdefault(name, Row(name, lambda: None))
@@ -241,10 +244,10 @@ def engines(wanted: int) -> dict[str, Callable[[Any], Any]]:
     """Each engine, and for scale a grid that looks at nothing."""
     names = get_args(Superpixels.model_fields["engine"].annotation)
     made: dict[str, Callable[[Any], Any]] = {
-        name: lambda picture, name=name: segments(picture, Superpixels(engine=name, segments=wanted))
+        name: lambda image, name=name: segments(image, Superpixels(engine=name, segments=wanted))
         for name in names
     }
-    made["grid"] = lambda picture: grid(*picture.shape[:2], wanted)
+    made["grid"] = lambda image: grid(*image.shape[:2], wanted)
     return made
 
 
@@ -262,25 +265,25 @@ def crf(
     recipe = {
         "data": reader,
         "classifier": {"checkpoint": classifier},
-        "maps": [{"method": {"name": "cam"}, "refiners": [{"name": "normalise", "method": "max"}]}],
-        "resolver": {"name": "constant", "threshold": 0.2},
-        "finish": [{"name": "crf"}],
+        "maps": [{"method": {"name": "cam"}, "refine": [{"name": "normalise", "method": "max"}]}],
+        "background": {"name": "constant", "threshold": 0.2},
+        "postprocess": [{"name": "crf"}],
     }
-    storage.write_text(folder / "crf.json", json.dumps(recipe))  # YAML as well
-    plain = ("--set", "finish=[]", "--set", "output.maps=true")
+    disk.write_text(folder / "crf.json", json.dumps(recipe))  # YAML as well
+    plain = ("--set", "postprocess=[]", "--set", "output.maps=true")
 
     def masks(name: str, workers: int, *options: str) -> float:
         options = (*options, "--limit", str(count))
         return command_seconds("generate", folder / "crf.json", folder / name, workers, *options)
 
     def refined(name: str, workers: int, part: int) -> float:
-        options = ("--limit", str(part), "--set", "finish=[{name: crf}]")
+        options = ("--limit", str(part), "--set", "postprocess=[{name: crf}]")
         return command_seconds("refine", folder / "plain", folder / f"{name}-{part}", workers, *options)
 
     network_alone = masks("plain", 0, *plain)
     found: dict[str, list[float]] = {name: [] for name in ("serial", "whole", "share", "one", "two", "times")}
     for number in range(rounds):
-        say(f"CRF: round {number + 1} of {rounds}, {count} pictures")
+        say(f"CRF: round {number + 1} of {rounds}, {count} images")
         for name, workers in (("serial", 0), ("whole", cores)):
             found[name].append(masks(f"{name}-{number}", workers))
         found["share"].append(found["whole"][-1] / (found["serial"][-1] / cores))
@@ -303,9 +306,9 @@ def crf(
     }
 
 
-def command_seconds(verb: str, source: Path, out: Path, workers: int, *options: str) -> float:
+def command_seconds(command: str, source: Path, out: Path, workers: int, *options: str) -> float:
     """Seconds by the summary of a run of `pl`; without workers in one thread."""
-    words = (sys.executable, "-m", "pseudolabel.cli", verb, str(source), "-o", str(out), "-q")
+    words = (sys.executable, "-m", "pseudolabel.cli", command, str(source), "-o", str(out), "-q")
     alone = {} if workers else {"OMP_NUM_THREADS": "1"}
     subprocess.run((*words, "--workers", str(workers), *options), env=os.environ | alone, check=True)
     return float(json.loads((out / "summary.json").read_text(encoding="utf-8"))["seconds"])
@@ -319,10 +322,10 @@ def markdown(found: dict[str, Any]) -> str:
     """All of it as tables."""
     lines = ["# Speed after the maps\n", f"`{found['command']}`", ""]
     lines.append(f"{found['machine']}, {found['threads']} threads, torch {found['torch']}.")
-    part = found["bricks"]
+    part = found["components"]
     height, width = part["size"]
-    lines += ["", f"## Bricks: {height} x {width}, {part['classes']} classes", ""]
-    lines += [f"| brick | ms | of `{UNIT}` | |", "| --- | --- | --- | --- |"]
+    lines += ["", f"## Components: {height} x {width}, {part['classes']} classes", ""]
+    lines += [f"| component | ms | of `{UNIT}` | |", "| --- | --- | --- | --- |"]
     for name, row in part["rows"].items():
         notes = [f"at {row['size'][0]} x {row['size'][1]}"] if row["size"] != part["size"] else []
         if "limit" in row:
@@ -331,7 +334,7 @@ def markdown(found: dict[str, Any]) -> str:
     lines += [f"\n{name}: {why}" for name, why in part["left_out"].items()]
     part = found["superpixels"]
     about = found["data"]
-    lines += ["", f"## Superpixels: {part['images']} pictures of {about['name']} `{about['split']}`", ""]
+    lines += ["", f"## Superpixels: {part['images']} images of {about['name']} `{about['split']}`", ""]
     lines.append(f"{part['wanted']} wanted; UE: under-segmentation error, ASA: achievable accuracy.\n")
     lines += [f"| engine | ms | of `{SLIC}` | made | UE | ASA |", "| --- | --- | --- | --- | --- | --- |"]
     for name, row in part["rows"].items():
@@ -346,11 +349,11 @@ def markdown(found: dict[str, Any]) -> str:
         part = found["crf"]
         two, whole = part["two_processes"], part["whole_run"]
         rounds = f"median of {part['rounds']} rounds"
-        lines += ["", f"## CRF: {part['images']} pictures, {part['cores']} cores, {rounds}", ""]
+        lines += ["", f"## CRF: {part['images']} images, {part['cores']} cores, {rounds}", ""]
         lines.append(
-            f"CAM alone takes {part['network_ms']} ms of one core a picture, with the CRF "
+            f"CAM alone takes {part['network_ms']} ms of one core an image, with the CRF "
             f"{part['network_and_crf_ms']}. Two worker processes do {two['times']} times what one does (goal "
-            f"{two['goal']}). The whole run takes {part['whole_run_ms']} ms a picture, {whole['ratio']} of "
+            f"{two['goal']}). The whole run takes {part['whole_run_ms']} ms an image, {whole['ratio']} of "
             f"(network + CRF) / cores (goal {whole['goal']})."
         )
     return "\n".join(lines) + "\n"

@@ -1,8 +1,8 @@
-"""What the lattice of a dense CRF costs: `crf` against `crf_exact` on pictures, in labels and in mIoU.
+"""What the lattice of a dense CRF costs: `crf` against `crf_exact` on images, in labels and in mIoU.
 
-    python scripts/compare_crf.py runs/cam --set resolver.threshold=0.17 -o docs/results/crf_exact.json
+    python scripts/compare_crf.py runs/cam --set background.threshold=0.17 -o docs/results/crf_exact.json
 
-Both run on the same small picture and belief (--side pixels at the longer side, reaches shrunk along), so
+Both run on the same small image and label_scores (--side pixels at the longer side, reaches shrunk along), so
 that only the kernels differ; labels are compared there, mIoU after going back to full size bilinearly, beside
 no CRF and the lattice at full size. Every preset starts from labels (scores beside a constant background are
 no probabilities). The run must hold stored maps and its data ground truth.
@@ -20,18 +20,20 @@ from _experiment import command, interval, machine, miou, say, times_of
 from torch import Tensor
 from torch.nn import functional
 
-from pseudolabel import images, line, registry, storage
+from pseudolabel import images, registry
 from pseudolabel.metrics.confusion import confusion
-from pseudolabel.records import Belief
-from pseudolabel.verbs._items import read_maps
-from pseudolabel.verbs._truth import of_reader, run_recipe
+from pseudolabel.pipeline import postprocessing
+from pseudolabel.pipeline.items import read_maps
+from pseudolabel.records import LabelScores
+from pseudolabel.runs import disk
+from pseudolabel.scoring.truth import of_reader, run_recipe
 
 PRESETS = ("irn", "psa", "deeplab")
 ROWS = ("no CRF", "lattice, full size", "lattice", "exact")
 
 
 def main() -> None:
-    """Compare on some pictures of a run."""
+    """Compare on some images of a run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
@@ -48,21 +50,26 @@ def main() -> None:
         matrices: dict[str, list[Any]] = {name: [] for name in ROWS}
         differ, shift = [], []
         for record in records:
-            picture = torch.from_numpy(images.read_image(record.image).copy())
+            image = torch.from_numpy(images.read_image(record.image).copy())
             maps = read_maps(given.run / "maps" / f"{record.id}.safetensors")
             if not maps[0].ids:
                 continue
-            scores = line.combine(maps, picture, [one.refiners for one in recipe.maps], recipe.fuse)
-            resolver, params = recipe.resolver.load()
-            belief = resolver.run(scores, picture, params)
-            beliefs = {"no CRF": belief, "lattice, full size": _finished("crf", belief, picture, preset)}
-            small, little, share = _small(belief, picture, given.side)
-            for name, brick in (("lattice", "crf"), ("exact", "crf_exact")):
-                beliefs[name] = _finished(brick, small, little, preset, share)
-            differ.append((beliefs["lattice"].rows() != beliefs["exact"].rows()).float().mean().item())
-            shift.append((beliefs["lattice"].values - beliefs["exact"].values).abs().mean().item())
+            scores = postprocessing.combine(maps, image, [one.refine for one in recipe.maps], recipe.fuse)
+            background, params = recipe.background.load()
+            label_scores = background.run(scores, image, params)
+            label_scores = {
+                "no CRF": label_scores,
+                "lattice, full size": _finished("crf", label_scores, image, preset),
+            }
+            small, little, share = _small(label_scores, image, given.side)
+            for name, component in (("lattice", "crf"), ("exact", "crf_exact")):
+                label_scores[name] = _finished(component, small, little, preset, share)
+            differ.append(
+                (label_scores["lattice"].rows() != label_scores["exact"].rows()).float().mean().item()
+            )
+            shift.append((label_scores["lattice"].values - label_scores["exact"].values).abs().mean().item())
             truth = judged.mask(record)
-            for name, one in beliefs.items():
+            for name, one in label_scores.items():
                 mask = _at(one, truth.shape).mask().numpy()
                 matrices[name].append(confusion(truth, mask, len(judged.space.names)))
         found[preset] = _row(matrices, differ, shift)
@@ -74,41 +81,43 @@ def main() -> None:
         "side": given.side,
         "presets": found,
     }
-    storage.write_json(given.out, result)
-    storage.write_text(given.out.with_suffix(".md"), _page(result))
+    disk.write_json(given.out, result)
+    disk.write_text(given.out.with_suffix(".md"), _page(result))
 
 
-def _small(belief: Belief, picture: Tensor, side: int) -> tuple[Belief, Tensor, float]:
-    """Belief and picture with `side` pixels at the longer side, and the share of the size."""
-    height, width = picture.shape[:2]
+def _small(label_scores: LabelScores, image: Tensor, side: int) -> tuple[LabelScores, Tensor, float]:
+    """LabelScores and image with `side` pixels at the longer side, and the share of the size."""
+    height, width = image.shape[:2]
     share = min(1.0, side / max(height, width))
     size = (max(1, round(height * share)), max(1, round(width * share)))
-    values = functional.interpolate(belief.values[None], size=size, mode="bilinear", antialias=True)[0]
-    channels = picture.permute(2, 0, 1)[None].float()
+    values = functional.interpolate(label_scores.values[None], size=size, mode="bilinear", antialias=True)[0]
+    channels = image.permute(2, 0, 1)[None].float()
     little = functional.interpolate(channels, size=size, mode="bilinear", antialias=True)[0]
     keep = torch.ones(size, dtype=torch.bool)
-    return Belief(belief.ids, values, keep), little.permute(1, 2, 0).round().to(torch.uint8), share
+    return LabelScores(label_scores.ids, values, keep), little.permute(1, 2, 0).round().to(torch.uint8), share
 
 
-def _finished(name: str, belief: Belief, picture: Tensor, preset: str, share: float = 1.0) -> Belief:
-    brick = registry.get("finishers", name)
-    whole = brick.params(preset=preset).settings()  # type: ignore[attr-defined]
-    params = brick.params(
+def _finished(
+    name: str, label_scores: LabelScores, image: Tensor, preset: str, share: float = 1.0
+) -> LabelScores:
+    component = registry.get("postprocessors", name)
+    whole = component.params(preset=preset).settings()  # type: ignore[attr-defined]
+    params = component.params(
         preset=preset,
         unary="labels",
         position_xy=whole.position_xy * share,
         colour_xy=whole.colour_xy * share,
     )
     with torch.no_grad():
-        finished: Belief = brick.run(belief, picture, params)
+        finished: LabelScores = component.run(label_scores, image, params)
     return finished
 
 
-def _at(belief: Belief, size: tuple[int, ...]) -> Belief:
-    if belief.values.shape[1:] == size:
-        return belief
-    values = functional.interpolate(belief.values[None], size=size, mode="bilinear")[0]
-    return Belief(belief.ids, values, torch.ones(size, dtype=torch.bool))
+def _at(label_scores: LabelScores, size: tuple[int, ...]) -> LabelScores:
+    if label_scores.values.shape[1:] == size:
+        return label_scores
+    values = functional.interpolate(label_scores.values[None], size=size, mode="bilinear")[0]
+    return LabelScores(label_scores.ids, values, torch.ones(size, dtype=torch.bool))
 
 
 def _row(matrices: dict[str, list[Any]], differ: list[float], shift: list[float]) -> dict[str, Any]:
@@ -134,7 +143,7 @@ def _page(result: dict[str, Any]) -> str:
     """The figures as a table."""
     lines = [
         "# The lattice of a dense CRF against its exact kernels", "", f"`{result['command']}`", "",
-        f"{result['images']} pictures, {result['side']} pixels at the longer side; mIoU in points.", "",
+        f"{result['images']} images, {result['side']} pixels at the longer side; mIoU in points.", "",
         "| preset | labels that differ: mean (range) | mean change of Q | " + " | ".join(ROWS)
         + " | exact - lattice |",
         "| --- " * (4 + len(ROWS)) + "|",

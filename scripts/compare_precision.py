@@ -17,7 +17,8 @@ import numpy as np
 from _experiment import command, machine, say
 
 import pseudolabel
-from pseudolabel import masks, storage
+from pseudolabel import masks
+from pseudolabel.runs import disk
 
 KINDS = ("float32", "bf16")
 
@@ -34,8 +35,8 @@ def main() -> None:
     given = parser.parse_args()
     found = {recipe.stem: _compared(recipe, given) for recipe in given.recipes}
     result = {"command": command(), **machine(), "recipes": found}
-    storage.write_json(given.out, result)
-    storage.write_text(given.out.with_suffix(".md"), _page(result))
+    disk.write_json(given.out, result)
+    disk.write_text(given.out.with_suffix(".md"), _page(result))
 
 
 def _compared(recipe: Path, given: argparse.Namespace) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     python scripts/compare_thresholds.py CAM=runs/cam/val,runs/cam/train -o docs/results/thresholds.json
 
 Each argument is a title, a run of `pl generate` with stored maps that is reported on, and one over other
-pictures. `gap` is the mIoU that the best threshold of the same pictures would have given beyond.
+images. `gap` is the mIoU that the best threshold of the same images would have given beyond.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from _experiment import between, command, machine, percent, say, table
 
 import pseudolabel
-from pseudolabel import storage
+from pseudolabel.runs import disk
 
 
 def main() -> None:
@@ -44,8 +44,8 @@ def main() -> None:
         found[title] = {"images": swept["images"], "best": swept["best"], "picks": picks}
         say(f"{title}: done")
     result = {"command": command(), **machine(), "average_over": given.average_over, "runs": found}
-    storage.write_json(given.out, result)
-    storage.write_text(given.out.with_suffix(".md"), _page(result))
+    disk.write_json(given.out, result)
+    disk.write_text(given.out.with_suffix(".md"), _page(result))
 
 
 def _page(result: dict[str, Any]) -> str:

@@ -37,12 +37,13 @@ from _experiment import (
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pseudolabel import draws, registry, storage
-from pseudolabel.maps._bound import build
-from pseudolabel.maps._explained import Explained
+from pseudolabel import draws, registry
+from pseudolabel.explain.method import build
+from pseudolabel.explain.model import Explained
 from pseudolabel.metrics.confusion import Counts
 from pseudolabel.metrics.regions import discriminative, region_matrices
 from pseudolabel.records import Scores, Targets
+from pseudolabel.runs import disk
 
 NAME = "contribution_window"
 WIDTHS = (16, 32, 32, 64, 64)
@@ -51,13 +52,13 @@ NAMES = DIGITS + 1  # with background
 BATCH = 16  # 1875 steps in 5 epochs of 6000; the full set in batches of 128 takes 2345
 RATE = 1e-3
 NORMALISE = {"cam": "max", "saliency": "quantile"}
-SPARSE = 16  # pictures whose check has few activated cells on a canvas of faint noise
+SPARSE = 16  # images whose check has few activated cells on a canvas of faint noise
 NOISE = 0.1  # largest intensity of that noise: enough to keep the inner ReLUs active everywhere
 MIDDLE = 2  # cells around the middle one that may stay activated there
 
 
 class Network(nn.Module):
-    """Five convolutions of one size and a linear head; pictures (B, 3, h, w) of three equal channels."""
+    """Five convolutions of one size and a linear head; images (B, 3, h, w) of three equal channels."""
 
     def __init__(self, kernel: int, bias: bool) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class Network(nn.Module):
 
 
 class Sparse(nn.Module):
-    """A network with a bias before its last ReLU, for each picture just so low that few cells stay activated.
+    """A network with a bias before its last ReLU, for each image just so low that few cells stay activated.
 
     Its inner layers stay active everywhere, so that the gradient fills the window of those cells.
     """
@@ -132,9 +133,9 @@ def main() -> None:
         "seeds": options.seeds,
         "train_images": len(train.digits),
         "test_images": len(test.digits),
-        "data_sha256": storage.sha256_file(options.mnist),
+        "data_sha256": disk.sha256_file(options.mnist),
         "truth": "intensity above 0.5 is the digit's class, else background",
-        "threshold": "largest mIoU on the test pictures, whose ground truth it sees; per network and map",
+        "threshold": "largest mIoU on the test images, whose ground truth it sees; per network and map",
         "reference": "CAM of the same network, own class, above 0.25 of its maximum",
         "normalise": NORMALISE,
         "thresholds": list(THRESHOLDS),
@@ -142,7 +143,7 @@ def main() -> None:
     }
     result["claims"] = claims(result["rows"])
     write(options.out, NAME, result, page(result), figure(result["rows"]))
-    storage.write_bytes(options.work / "example.png", maps(measured, test))
+    disk.write_bytes(options.work / "example.png", maps(measured, test))
 
 
 def _options() -> argparse.Namespace:
@@ -154,9 +155,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--train", type=int, help="only the first so many training pictures")
-    parser.add_argument("--test", type=int, help="only the first so many test pictures")
-    parser.add_argument("--checked", type=int, default=100, help="pictures of the exact-zero check")
+    parser.add_argument("--train", type=int, help="only the first so many training images")
+    parser.add_argument("--test", type=int, help="only the first so many test images")
+    parser.add_argument("--checked", type=int, default=100, help="images of the exact-zero check")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--work", type=Path, default=Path("runs/mnist"))
     return parser.parse_args()
@@ -179,35 +180,35 @@ def trained(kind: Kind, seed: int, train: Digits, options: argparse.Namespace) -
     torch.manual_seed(draws.seed_of("network", seed, kind.kernel, int(kind.bias)))
     network = Network(kind.kernel, kind.bias)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
+    optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
     done = 0
     if path.is_file():
         kept = torch.load(path, weights_only=True)
         if kept["train"] != [len(train.digits), BATCH] or kept["epoch"] > options.epochs:
             raise SystemExit(f"{path}: trained otherwise; take another --work")
         network.load_state_dict(kept["network"])
-        optimiser.load_state_dict(kept["optimiser"])
+        optimizer.load_state_dict(kept["optimizer"])
         done = kept["epoch"]
     for epoch in range(done, options.epochs):
         start = time.monotonic()
         order = torch.randperm(len(train.digits), generator=draws.generator("order", seed, epoch))
         losses = []
         for chosen in torch.split(order, BATCH):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             inputs = train.images[chosen].contiguous(memory_format=torch.channels_last)
             loss = nn.functional.cross_entropy(network(inputs), train.digits[chosen])
             loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            optimizer.step()
             losses.append(float(loss.detach()))
         kept = {
             "network": network.state_dict(),
-            "optimiser": optimiser.state_dict(),
+            "optimizer": optimizer.state_dict(),
             "epoch": epoch + 1,
             "train": [len(train.digits), BATCH],
         }
         buffer = io.BytesIO()
         torch.save(kept, buffer)
-        storage.write_bytes(path, buffer.getvalue())
+        disk.write_bytes(path, buffer.getvalue())
         seconds = time.monotonic() - start
         say(f"F {kind}, seed {seed}, epoch {epoch + 1}: loss {np.mean(losses):.3f}, {seconds:.1f} s")
     network.eval()
@@ -259,23 +260,23 @@ def measure(
     found |= {f"sparse_{key}": value for key, value in sparse.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **found)
-    storage.write_bytes(path, buffer.getvalue())
+    disk.write_bytes(path, buffer.getvalue())
     say(f"F {kind}, seed {seed}: {correct.mean():.1%} correct, measured in {time.monotonic() - start:.1f} s")
     with np.load(path, allow_pickle=False) as kept:
         return {key: kept[key] for key in kept.files}
 
 
 def explain(network: nn.Module, test: Digits) -> tuple[dict[str, Tensor], Tensor]:
-    """Raw CAM and saliency (N, 28, 28) of each picture's own class, and logits (N, 10)."""
+    """Raw CAM and saliency (N, 28, 28) of each image's own class, and logits (N, 10)."""
     model = Explained(network, batch=50)
     targets = Targets.of((int(digit) + 1,) for digit in test.digits)
     keys = [(0, index) for index in range(len(test.digits))]
     maps = {}
     for name in MAPS:
-        brick = registry.get("methods", name)
-        method = build((brick, brick.params()))
-        evidence = method.explain(model, test.images, targets, keys)
-        maps[name] = method.finish(evidence.values)
+        component = registry.get("methods", name)
+        method = build((component, component.params()))
+        attribution = method.explain(model, test.images, targets, keys)
+        maps[name] = method.reduce(attribution.values)
     with torch.no_grad():
         logits = torch.cat([network(part) for part in torch.split(test.images, 100)])
     return maps, logits
@@ -283,39 +284,39 @@ def explain(network: nn.Module, test: Digits) -> tuple[dict[str, Tensor], Tensor
 
 def normalised(maps: Tensor, method: str) -> Tensor:
     """(N, h, w) raw -> each map in 0..1, by the package's own refiner."""
-    brick = registry.get("refiners", "normalise")
+    component = registry.get("refiners", "normalise")
     ids = tuple(range(1, len(maps) + 1))
-    picture = torch.zeros(*maps.shape[1:], 3, dtype=torch.uint8)
-    found: Tensor = brick.run(
-        Scores(ids, maps), picture, brick.params.model_validate({"method": method})
+    image = torch.zeros(*maps.shape[1:], 3, dtype=torch.uint8)
+    found: Tensor = component.run(
+        Scores(ids, maps), image, component.params.model_validate({"method": method})
     ).values
     return found
 
 
 def exact(network: nn.Module, kind: Kind, test: Digits) -> dict[str, float | int]:
-    """The exact-zero theorem on some pictures, in float64 by direct convolution.
+    """The exact-zero theorem on some images, in float64 by direct convolution.
 
     Returns:
-        `pictures`, `pixels` outside the zone, `largest` |gradient| there, `zero_share` of all pixels,
+        `images`, `pixels` outside the zone, `largest` |gradient| there, `zero_share` of all pixels,
         `control_pixels` outside a zone one pixel too narrow and `control_nonzero` of them (-1 where the
         window has one pixel), `beyond_active`: pixels with a gradient that are not activated themselves.
     """
     import copy
 
     model = Explained(copy.deepcopy(network).double(), batch=4)
-    brick = registry.get("methods", "saliency")
-    method = build((brick, brick.params.model_validate({"channels": "signed_sum"})))
+    component = registry.get("methods", "saliency")
+    method = build((component, component.params.model_validate({"channels": "signed_sum"})))
     targets = Targets.of((int(digit) + 1,) for digit in test.digits)
     images = test.images.double()
     keys = [(0, index) for index in range(len(images))]
     with direct_convolution():
-        gradient = method.finish(method.explain(model, images, targets, keys).values)
+        gradient = method.reduce(method.explain(model, images, targets, keys).values)
         with torch.no_grad():
             active = torch.cat([(model.features(part) > 0).any(dim=1) for part in torch.split(images, 4)])
     radius = (kind.window - 1) // 2
     outside = ~_grown(active, radius)
     found: dict[str, float | int] = {
-        "pictures": len(images),
+        "images": len(images),
         "pixels": int(outside.sum()),
         "largest": float(gradient[outside].abs().max()) if bool(outside.any()) else 0.0,
         "largest_anywhere": float(gradient.abs().max()),
@@ -333,7 +334,7 @@ def exact(network: nn.Module, kind: Kind, test: Digits) -> dict[str, float | int
 
 
 def on_canvas(test: Digits, margin: int) -> Digits:
-    """The pictures with a margin, faint noise all over."""
+    """The images with a margin, faint noise all over."""
     framed = nn.functional.pad(test.images, (margin,) * 4)
     noise = torch.rand(framed[:, :1].shape, generator=draws.generator("canvas", margin))
     return Digits(torch.maximum(framed, NOISE * noise), test.digits)
@@ -359,9 +360,9 @@ def _curve(
     reference: NDArray[np.bool_],
     kept: NDArray[np.bool_],
 ) -> Counts:
-    """(thresholds, 3, names, names + 1): whole, DR and NDR over the pictures that are kept."""
+    """(thresholds, 3, names, names + 1): whole, DR and NDR over the images that are kept."""
     width = truth.shape[2]
-    # one tall picture, one count
+    # one tall image, one count
     tall, region = truth[kept].reshape(-1, width), reference[kept].reshape(-1, width)
     found = []
     for threshold in THRESHOLDS:

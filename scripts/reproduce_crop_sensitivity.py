@@ -3,7 +3,7 @@
 python scripts/reproduce_crop_sensitivity.py runs/voc/classifier --root VOC2012
 
 Ten ranges of scale x 100, 150 and 200 crops of ratio 1, weighted by the class score or not, signs summed in
-chunks of 50, 100 or 200 crops or not at all: all of it from one pass over 200 crops a picture, since crop k
+chunks of 50, 100 or 200 crops or not at all: all of it from one pass over 200 crops an image, since crop k
 is the same for every count. Maps compete, are normalised and meet a constant threshold, nothing else. Each
 cell is kept in --work: a run that was stopped goes on where it was.
 
@@ -27,22 +27,22 @@ from _experiment import command, machine, say, write
 from _voc_maps import (
     AVERAGED,
     LEVELS,
-    Photographs,
-    Picture,
+    Images,
+    InputImage,
     Subject,
     bound,
     counts,
+    draw_images,
     matrices,
-    photographs,
     unit,
 )
 
-from pseudolabel import storage
-from pseudolabel.maps.aggregate.random_crop import RandomCrop, several
+from pseudolabel.aggregators.random_crop import RandomCrop, several
 from pseudolabel.records import Targets
+from pseudolabel.runs import disk
 
 NAME = "crop_sensitivity"
-PACE = 8  # pictures between two lines of progress
+PACE = 8  # images between two lines of progress
 
 
 def main() -> None:
@@ -50,11 +50,11 @@ def main() -> None:
     options = _options()
     began = time.monotonic()
     subject = Subject(options.classifier, options.batch)
-    chosen = photographs(subject, options.root, options.split, options.images, options.average_over.split())
+    chosen = draw_images(subject, options.root, options.split, options.images, options.average_over.split())
     options.work.mkdir(parents=True, exist_ok=True)
     wanted = [(scale, 0) for scale in (CELLS[index] for index in options.cells)]
     wanted += [(CELLS[options.seeds_cell], seed) for seed in options.seeds if seed != 0]
-    say(f"{len(chosen.pictures)} pictures, {len(wanted)} cells of {max(COUNTS)} crops, {options.size} pixels")
+    say(f"{len(chosen.images)} images, {len(wanted)} cells of {max(COUNTS)} crops, {options.size} pixels")
     cells: dict[Cell, dict[str, Any]] = {}
     for number, cell in enumerate(wanted):
         left = len(wanted) - number
@@ -67,14 +67,14 @@ def main() -> None:
         "crop_size": options.size,
         "ratio": [1, 1],
         "thresholds": [LEVELS[0], LEVELS[-1], len(LEVELS)],
-        "picked": "best threshold: largest mIoU on these pictures, whose ground truth it sees",
+        "picked": "best threshold: largest mIoU on these images, whose ground truth it sees",
         "post_processing": "competition of the raw maps, 0.995 quantile, constant background",
         "seconds": round(time.monotonic() - began, 1),
         **results(cells, cam_of(subject, chosen), chosen, CELLS[options.seeds_cell]),
     }
     example = cells.get((EXAMPLE, 0)) or next(iter(cells.values()))
     write(options.out, NAME, result, page(result), figure(result))
-    storage.write_bytes(options.work / "example.png", maps(example, chosen.pictures[0]))
+    disk.write_bytes(options.work / "example.png", maps(example, chosen.images[0]))
 
 
 def _options() -> argparse.Namespace:
@@ -95,9 +95,9 @@ def _options() -> argparse.Namespace:
 
 
 def measured(
-    cell: Cell, subject: Subject, chosen: Photographs, options: argparse.Namespace, left: int
+    cell: Cell, subject: Subject, chosen: Images, options: argparse.Namespace, left: int
 ) -> dict[str, Any]:
-    """Counts of every sum on every picture; kept on disk."""
+    """Counts of every sum on every image; kept on disk."""
     (low, high), seed = cell
     path = options.work / f"scale{low:.2f}-{high:.2f}-seed{seed}.npz"
     names = list(sums())
@@ -111,30 +111,30 @@ def measured(
     found: dict[str, Any] = {"asked": asked}
     seconds, uncovered = [], []
     began = time.monotonic()
-    for index, picture in enumerate(chosen.pictures):
+    for index, image in enumerate(chosen.images):
         start = time.monotonic()
-        targets = Targets.of([picture.labels])
-        key = (seed, picture.record.id)
-        evidence = explain(subject.model, subject.input(picture.pixels), targets, [key])
+        targets = Targets.of([image.labels])
+        key = (seed, image.record.id)
+        attribution = explain(subject.model, subject.input(image.pixels), targets, [key])
         seconds.append(time.monotonic() - start)
-        units = [unit(one.values[:, 0], picture, "saliency") for one in evidence]
-        found[f"counts_{index}"] = np.stack([counts(one, picture) for one in units])
-        shares = dict(zip(names, (one.uncovered for one in evidence), strict=True))
+        units = [unit(one.values[:, 0], image, "saliency") for one in attribution]
+        found[f"counts_{index}"] = np.stack([counts(one, image) for one in units])
+        shares = dict(zip(names, (one.uncovered for one in attribution), strict=True))
         uncovered.append([_first(shares[name]) for name in (f"{count}-sigmoid-abs" for count in COUNTS)])
         if index == 0:
             for name in SHOWN:
                 found[f"example_{name}"] = units[names.index(name)].values[0].numpy().astype(np.float16)
-        if (index + 1) % PACE == 0 or index + 1 == len(chosen.pictures):
+        if (index + 1) % PACE == 0 or index + 1 == len(chosen.images):
             took = (time.monotonic() - began) / (index + 1)
-            rest = took * (left * len(chosen.pictures) - index - 1)
+            rest = took * (left * len(chosen.images) - index - 1)
             say(
-                f"{low:.2f}-{high:.2f} seed {seed}: {index + 1} pictures, {took:.1f} s each, "
+                f"{low:.2f}-{high:.2f} seed {seed}: {index + 1} images, {took:.1f} s each, "
                 f"about {rest / 60:.0f} min left for {left} cells"
             )
     found |= {"seconds": np.asarray(seconds), "uncovered": np.asarray(uncovered)}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **found)
-    storage.write_bytes(path, buffer.getvalue())
+    disk.write_bytes(path, buffer.getvalue())
     return found
 
 
@@ -143,15 +143,15 @@ def _first(shares: torch.Tensor | None) -> float:
     return float(shares[0])
 
 
-def cam_of(subject: Subject, chosen: Photographs) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Matrices (images, thresholds, 3, C+1, C+2) of single-scale CAM on the same pictures."""
+def cam_of(subject: Subject, chosen: Images) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Matrices (images, thresholds, 3, C+1, C+2) of single-scale CAM on the same images."""
     method = bound("cam")
 
-    def one(picture: Picture) -> np.ndarray[Any, np.dtype[np.int64]]:
-        compact = counts(unit(subject.maps(method, picture, 0), picture, "cam"), picture)
-        return matrices(compact, picture.ids, len(chosen.space.names))
+    def one(image: InputImage) -> np.ndarray[Any, np.dtype[np.int64]]:
+        compact = counts(unit(subject.maps(method, image, 0), image, "cam"), image)
+        return matrices(compact, image.ids, len(chosen.space.names))
 
-    return np.stack([one(picture) for picture in chosen.pictures])
+    return np.stack([one(image) for image in chosen.images])
 
 
 if __name__ == "__main__":

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 from _experiment import command, machine, say, write
 from _noise_vs_crops import Row, figure, maps, page, results, rows
-from _voc_maps import AVERAGED, LEVELS, Photographs, Subject, bound, counts, photographs, strongest, unit
+from _voc_maps import AVERAGED, LEVELS, Images, Subject, bound, counts, draw_images, strongest, unit
 
-from pseudolabel import storage
+from pseudolabel.runs import disk
 
 NAME = "noise_vs_crops"
-PACE = 10  # pictures between two lines of progress
+PACE = 10  # images between two lines of progress
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     paths = {"original": options.classifier, "gaussian": options.gaussian, "mask": options.mask}
     subjects = {name: Subject(path, options.batch) for name, path in paths.items() if path is not None}
     original = subjects["original"]
-    chosen = photographs(original, options.root, options.split, options.images, options.average_over.split())
+    chosen = draw_images(original, options.root, options.split, options.images, options.average_over.split())
     options.work.mkdir(parents=True, exist_ok=True)
     wanted = [row for row in rows(options.passes, options.size) if row.classifier in subjects]
     jobs = [(row, seed) for row in wanted for seed in (options.seeds if row.repeated else options.seeds[:1])]
@@ -47,7 +47,7 @@ def main() -> None:
         jobs = [(row, seed) for row, seed in jobs if _path(row, seed, options).is_file()]
         wanted = [row for row in wanted if row in [one for one, _ in jobs]]
     passes = sum(row.passes for row, _ in jobs)
-    say(f"{len(chosen.pictures)} pictures, {len(wanted)} rows, {passes} passes a picture over all seeds")
+    say(f"{len(chosen.images)} images, {len(wanted)} rows, {passes} passes an image over all seeds")
     measured: dict[str, list[dict[str, Any]]] = {}
     for number, (row, seed) in enumerate(jobs):
         start = time.monotonic()
@@ -65,12 +65,12 @@ def main() -> None:
         "passes": options.passes,
         "crop_size": options.size,
         "seeds": options.seeds,
-        "picked": "threshold of the largest mIoU on these pictures, whose truth it sees; per row, seed",
+        "picked": "threshold of the largest mIoU on these images, whose truth it sees; per row, seed",
         "seconds": round(time.monotonic() - began, 1),
         **results(wanted, measured, chosen),
     }
     write(options.out, NAME, result, page(result), figure(result))
-    storage.write_bytes(options.work / "example.png", maps(result, measured, chosen.pictures[0]))
+    disk.write_bytes(options.work / "example.png", maps(result, measured, chosen.images[0]))
 
 
 def _options() -> argparse.Namespace:
@@ -81,11 +81,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, required=True, help="data set in VOC layout")
     parser.add_argument("--split", default="train")
     parser.add_argument("--images", type=int, default=40)
-    parser.add_argument("--passes", type=int, default=20, help="backward passes a class and picture")
+    parser.add_argument("--passes", type=int, default=20, help="backward passes a class and image")
     parser.add_argument("--size", type=int, default=128, help="pixels a side that a crop is resized to")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the rows that have several")
     parser.add_argument("--average-over", default=AVERAGED, help="names of the classes of the means")
-    parser.add_argument("--batch", type=int, default=5, help="pictures of one forward; changes no result")
+    parser.add_argument("--batch", type=int, default=5, help="images of one forward; changes no result")
     parser.add_argument("--kept", action="store_true", help="write what --work has; measure no other row")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--work", type=Path, default=Path("runs/noise-vs-crops"))
@@ -98,7 +98,7 @@ def _path(row: Row, seed: int, options: argparse.Namespace) -> Path:
 
 
 def measure(
-    row: Row, seed: int, subject: Subject, chosen: Photographs, options: argparse.Namespace
+    row: Row, seed: int, subject: Subject, chosen: Images, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Counts, predictions and maps of one row and seed; kept on disk."""
     path = _path(row, seed, options)
@@ -120,12 +120,12 @@ def measure(
     assert method.views == row.passes, f"{row.name}: {method.views} passes, not {row.passes}"
     found: dict[str, Any] = {"asked": asked}
     seconds = []
-    for index, picture in enumerate(chosen.pictures):
+    for index, image in enumerate(chosen.images):
         start = time.monotonic()
-        raw = subject.maps(method, picture, seed)
+        raw = subject.maps(method, image, seed)
         seconds.append(time.monotonic() - start)
-        scores = unit(raw, picture, row.method)
-        found[f"counts_{index}"] = counts(scores, picture)
+        scores = unit(raw, image, row.method)
+        found[f"counts_{index}"] = counts(scores, image)
         label, top = strongest(scores)
         found[f"label_{index}"] = label
         levels = np.asarray(LEVELS, np.float32)
@@ -135,11 +135,11 @@ def measure(
         if index == 0:
             found["example"] = scores.values[0].numpy().astype(np.float16)
         if (index + 1) % PACE == 0:
-            say(f"{row.name}, seed {seed}: {index + 1} pictures, {np.mean(seconds):.1f} s each")
+            say(f"{row.name}, seed {seed}: {index + 1} images, {np.mean(seconds):.1f} s each")
     found["seconds"] = np.asarray(seconds)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **found)
-    storage.write_bytes(path, buffer.getvalue())
+    disk.write_bytes(path, buffer.getvalue())
     return found
 
 

@@ -2,9 +2,9 @@
 
     python scripts/reproduce_postprocessing.py --root VOC2012 --classifier runs/voc/classifier
 
-Every cell is a recipe on stored maps. Its threshold is the one of the largest mIoU on the first pictures of
-`train`; figures are of all pictures of `val`, with intervals from pictures drawn anew at that threshold.
-Before a CRF the threshold is tried at some multiples of the best one without it, on fewer pictures, since a
+Every cell is a recipe on stored maps. Its threshold is the one of the largest mIoU on the first images of
+`train`; figures are of all images of `val`, with intervals from images drawn anew at that threshold.
+Before a CRF the threshold is tried at some multiples of the best one without it, on fewer images, since a
 CRF costs the most. DR and NDR come from the single-scale CAM of the classifier for all rows. Maps and counts
 are kept in --work: a run that was stopped goes on where it was.
 
@@ -37,16 +37,16 @@ from _postprocessing_page import figure, page
 from _voc_maps import matrices
 
 import pseudolabel
-from pseudolabel import recipe as recipes
-from pseudolabel import storage
 from pseudolabel.metrics.confusion import Counts
-from pseudolabel.recipe import read_plain
+from pseudolabel.recipes import recipe as recipes
+from pseudolabel.recipes.recipe import read_plain
+from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.records import ImageRecord
-from pseudolabel.schema import GenerateRecipe
-from pseudolabel.verbs._truth import Truth, of_reader, run_recipe
+from pseudolabel.runs import disk
+from pseudolabel.scoring.truth import Truth, of_reader, run_recipe
 
 NAME = "postprocessing"
-AVERAGED = "background cat cow dog horse person sheep sofa"  # at least 10 pictures each on the small `val`
+AVERAGED = "background cat cow dog horse person sheep sofa"  # at least 10 images each on the small `val`
 SHOWN = ("miou", "ndr_recall", "dr_recall", "fg_precision")
 DIFFERENCES = (
     *(((kind, post), (kind, "none")) for kind in KINDS for post in POSTS if post != "none"),
@@ -72,11 +72,11 @@ DIFFERENCES = (
 
 @dataclass(frozen=True)
 class Place:
-    """A split and its pictures.
+    """A split and its images.
 
     Attributes:
         split: name.
-        truth: pictures in list order, classes.
+        truth: images in list order, classes.
     """
 
     split: str
@@ -84,7 +84,7 @@ class Place:
 
     @property
     def records(self) -> tuple[ImageRecord, ...]:
-        """Its pictures."""
+        """Its images."""
         return self.truth.records
 
 
@@ -180,7 +180,7 @@ class Table:
         return all(self.file(name, post, place.split).is_file() for place in (self.picking, self.judging))
 
     def difference(self, one: tuple[str, str], other: tuple[str, str]) -> dict[str, Any]:
-        """What `one` gains over `other`, paired over pictures."""
+        """What `one` gains over `other`, paired over images."""
         rows, draws = (self.rows[one], self.rows[other]), (self.drawn[one], self.drawn[other])
         return {
             "of": list(one),
@@ -238,14 +238,14 @@ def _network(text: str) -> dict[str, Any]:
     """mIoU of a run of `seg train` after its last epoch, `maps:post=RUN`."""
     key, _, folder = text.partition("=")
     name, _, post = key.partition(":")
-    last = storage.read_json_lines(Path(folder) / "metrics.jsonl")[-1]
+    last = disk.read_json_lines(Path(folder) / "metrics.jsonl")[-1]
     recipe = read_plain(Path(folder) / "recipe.yaml", "recipe")[0]
     listed = of_reader(run_recipe(Path(recipe["masks"])).data).records
     return {
         "maps": name,
         "post": post,
         **{key: last[key] for key in ("epoch", "miou", "iou")},
-        "pictures": len(listed),
+        "images": len(listed),
         "seed": recipe["seed"],
     }
 
@@ -277,7 +277,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--post", nargs="+", choices=POSTS, default=list(POSTS))
     parser.add_argument("--rows", nargs="+", choices=(*KINDS, *MIXES), help="of these; all without it")
     parser.add_argument("--networks", nargs="+", default=[], metavar="MAPS:POST=RUN", help="of `seg train`")
-    parser.add_argument("--train", type=int, default=120, help="first pictures of train, for thresholds")
+    parser.add_argument("--train", type=int, default=120, help="first images of train, for thresholds")
     parser.add_argument("--crf-images", type=int, default=60, help="of these, for thresholds before a CRF")
     parser.add_argument("--average-over", default=AVERAGED, help="names of the classes of the means")
     parser.add_argument("--workers", type=int, default=2)

@@ -1,4 +1,4 @@
-"""Write docs/recipes.md and docs/bricks.md from the schemas and the registry.
+"""Write docs/recipes.md and docs/components.md from the schemas and the registry.
 
 python scripts/write_docs.py            write them
 python scripts/write_docs.py --check    exit 1 where they are not up to date
@@ -15,9 +15,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from pseudolabel import registry
-from pseudolabel.recipe import Section, Step
-from pseudolabel.schema import RECIPES as PL
-from pseudolabel.verbs.methods import methods
+from pseudolabel.commands.methods import methods
+from pseudolabel.recipes.recipe import Section, Step
+from pseudolabel.recipes.schema import RECIPES as PL
 from segtrain.comparison.recipe import RECIPES as COMPARE
 from segtrain.recipe import RECIPES as SEG
 
@@ -27,7 +27,7 @@ HEAD = "<!-- made by scripts/write_docs.py; change the code, not this page -->\n
 
 def main() -> int:
     """Write or check both pages."""
-    pages = {"recipes.md": recipes(), "bricks.md": bricks()}
+    pages = {"recipes.md": recipes(), "components.md": components()}
     stale = [name for name, text in pages.items() if not _equal(DOCS / name, text)]
     if "--check" in sys.argv[1:]:
         for name in stale:
@@ -47,8 +47,8 @@ def recipes() -> str:
         "A recipe is a YAML 1.2 file; `configs/` has some to start from. Types are checked and never "
         "coerced, unknown keys are refused with file, line and the nearest known key, and every fault is "
         "told at once. `--set schedule.epochs=3` or `--set maps.0.aggregate.0.count=50` overrides a key. "
-        "A *step* names a brick with its parameters (`{name: smooth, size: 13}`); [bricks.md](bricks.md) "
-        "lists them, and so does `pl methods`.\n",
+        "A *step* names a component with its parameters (`{name: smooth, size: 13}`); "
+        "[components.md](components.md) lists them, and so does `pl methods`.\n",
     ]
     for command, model in {**PL, **SEG, **COMPARE}.items():
         parts.append(f"## `{command}`\n")
@@ -90,7 +90,7 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 def _type(annotation: Any) -> str:
     if isinstance(annotation, type):
         if issubclass(annotation, Step):
-            return f"step of `{annotation.room}`"
+            return f"step of `{annotation.kind}`"
         return {"str": "text", "int": "whole number", "float": "number", "bool": "true / false"}.get(
             annotation.__name__, annotation.__name__
         )
@@ -116,13 +116,13 @@ def _plain(value: Any) -> str:
     return str(list(value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def bricks() -> str:
-    """Every brick with its formula, source and parameters."""
-    parts = [HEAD, "# Bricks\n", "What `pl methods` and `pl methods NAME` print, on one page.\n"]
-    for room, found in methods().items():
-        parts.append(f"## {room}\n")
+def components() -> str:
+    """Every component with its formula, source and parameters."""
+    parts = [HEAD, "# Components\n", "What `pl methods` and `pl methods NAME` print, on one page.\n"]
+    for kind, found in methods().items():
+        parts.append(f"## {kind}\n")
         for name in found:
-            entry = methods(f"{room}.{name}")[f"{room}.{name}"]
+            entry = methods(f"{kind}.{name}")[f"{kind}.{name}"]
             parts.append(f"### `{name}`\n\n{entry['summary']}\n")
             if entry["formula"]:
                 parts.append(f"```\n{entry['formula']}\n```\n")
@@ -158,5 +158,5 @@ def _equal(path: Path, text: str) -> bool:
 
 
 if __name__ == "__main__":
-    assert registry.ROOMS
+    assert registry.KINDS
     sys.exit(main())

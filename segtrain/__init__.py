@@ -1,6 +1,6 @@
 """Pseudo-masks to a segmentation network and its mIoU.
 
-The verbs are functions: `train`, `evaluate`, `predict`, `check`, `compare`.
+The commands are functions: `train`, `evaluate`, `predict`, `check`, `compare`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segtrain.verbs.check import check as check
-    from segtrain.verbs.compare import compare as compare
-    from segtrain.verbs.evaluate import evaluate as evaluate
-    from segtrain.verbs.predict import predict as predict
-    from segtrain.verbs.train import train as train
+    from segtrain.commands.check import check as check
+    from segtrain.commands.compare import compare as compare
+    from segtrain.commands.evaluate import evaluate as evaluate
+    from segtrain.commands.predict import predict as predict
+    from segtrain.commands.train import train as train
 
 __version__ = "0.1.0"
 __all__ = ["check", "compare", "evaluate", "predict", "train"]
@@ -22,7 +22,7 @@ __all__ = ["check", "compare", "evaluate", "predict", "train"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"segtrain.verbs.{name}"), name)
+    return getattr(importlib.import_module(f"segtrain.commands.{name}"), name)
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pseudolabel.recipe import dump
+from pseudolabel.recipes.recipe import dump
 from segtrain.checkpoint import Header
 from segtrain.inspection import Inspection
 from segtrain.recipe import SegRecipe
@@ -22,7 +22,7 @@ def write_card(
     lines = [
         f"# {network.decoder} with {network.encoder}, {len(names)} classes",
         "",
-        f"Trained by `seg train` on {seen.looked_at} pictures with {masks} "
+        f"Trained by `seg train` on {seen.looked_at} images with {masks} "
         f"({len(seen.background)} of them background only, {len(seen.ignored)} ignored whole), "
         f"{recipe.schedule.epochs} epochs of batch {recipe.schedule.batch}.",
         "",
@@ -34,7 +34,7 @@ def write_card(
         f"| {taken.partition(':')[0]} | {taken.partition(': ')[2]} |",
         f"| last epoch | {last.get('epoch', 'none')}, training loss {_number(last.get('loss'))} |",
         f"| validation mIoU | {_number(last.get('miou'))} over {last.get('classes_averaged', 0)} classes, "
-        f"{last.get('images', 0)} pictures |",
+        f"{last.get('images', 0)} images |",
         "",
         "## Classes",
         "",
@@ -48,7 +48,7 @@ def write_card(
         "",
         "## Limits",
         "",
-        "Trained for these classes and for pictures like the training pictures alone. Where the masks are "
+        "Trained for these classes and for images like the training images alone. Where the masks are "
         "pseudo-masks, their faults are learnt with them: a class that always comes with another thing "
         "may take it along.",
         "",

@@ -1,6 +1,6 @@
 """Checkpoints of a training: whole files by our writer, compared before a tensor is copied.
 
-    RUN/checkpoints/last.safetensors      network, optimiser and position: continues to the same bits
+    RUN/checkpoints/last.safetensors      network, optimizer and position: continues to the same bits
     RUN/checkpoints/previous.safetensors  the one before, should `last` be damaged
     RUN/checkpoints/best.safetensors      network alone, highest validation mIoU so far
 
@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pseudolabel import console, storage
-from pseudolabel.errors import DataFault
+from pseudolabel import console
+from pseudolabel.errors import DataError
 from pseudolabel.records import LabelSpace
+from pseudolabel.runs import disk
 from pseudolabel.training.checkpoint import load_state, pack_optimizer, save_state, unpack_optimizer
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Header:
             "classes": list(self.space.names),
             "architecture": asdict(self.architecture),
             "recipe": dict(self.recipe),
-            "recipe_digest": storage.digest(self.recipe),
+            "recipe_digest": disk.digest(self.recipe),
             "epoch": self.epoch,
         }
 
@@ -70,7 +71,7 @@ class Loaded:
 
 
 def save_best(folder: Path, network: SegmentationNetwork, header: Header) -> None:
-    """Write `best`: the network without the optimiser."""
+    """Write `best`: the network without the optimizer."""
     save_state(folder / FOLDER / "best.safetensors", _named(network), header.plain())
 
 
@@ -95,7 +96,7 @@ def restore(folder: Path, learner: Learner, header: Header) -> Position | None:
         The position, or None where there is nothing to continue from.
 
     Raises:
-        DataFault: the checkpoint is of another network.
+        DataError: the checkpoint is of another network.
     """
     from segtrain.loop import Position
 
@@ -105,7 +106,7 @@ def restore(folder: Path, learner: Learner, header: Header) -> Position | None:
             continue
         try:
             tensors, meta = load_state(path)
-        except DataFault as fault:
+        except DataError as fault:
             console.say(f"{fault}; going on from the checkpoint before it")
             continue
         found = _header(path, meta)
@@ -123,7 +124,7 @@ def locate(run: Path, which: str = "last") -> Path:
     """The checkpoint file of a run folder, or the file itself.
 
     Raises:
-        DataFault: there is none.
+        DataError: there is none.
     """
     if run.is_file():
         return run
@@ -132,7 +133,7 @@ def locate(run: Path, which: str = "last") -> Path:
         before = run / FOLDER / "previous.safetensors"
         path = before if before.exists() else path
     if not path.exists():
-        raise DataFault(f"{path}: no such checkpoint; give the folder of a `seg train` run that has one")
+        raise DataError(f"{path}: no such checkpoint; give the folder of a `seg train` run that has one")
     return path
 
 
@@ -145,7 +146,7 @@ def load_network(run: Path, which: str = "last", space: LabelSpace | None = None
         space: the classes that it must have, if any.
 
     Raises:
-        DataFault: missing, damaged, newer than this program, or of other classes.
+        DataError: missing, damaged, newer than this program, or of other classes.
     """
     import torch
 
@@ -158,17 +159,17 @@ def load_network(run: Path, which: str = "last", space: LabelSpace | None = None
     network = SegmentationNetwork(header.architecture, len(header.space.names))
     _copy(path, network, tensors)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Loaded(network.eval(), header, storage.sha256_file(path))
+    return Loaded(network.eval(), header, disk.sha256_file(path))
 
 
 def compare(path: Path, found: Header, space: LabelSpace, architecture: Architecture) -> None:
     """Refuse a checkpoint of other classes or another network, before anything is loaded.
 
     Raises:
-        DataFault: both lists and the first difference.
+        DataError: both lists and the first difference.
     """
     if found.space != space:
-        raise DataFault(
+        raise DataError(
             f"{path}: classes are {_listed(found.space.names)}, wanted {_listed(space.names)}; "
             f"{_first_difference(found.space.names, space.names)}; train a network for these classes"
         )
@@ -177,26 +178,26 @@ def compare(path: Path, found: Header, space: LabelSpace, architecture: Architec
         changes = [
             f"{key} {before[key]!r}, wanted {after[key]!r}" for key in before if before[key] != after[key]
         ]
-        raise DataFault(f"{path}: another network: {'; '.join(changes)}; use the recipe it was trained by")
+        raise DataError(f"{path}: another network: {'; '.join(changes)}; use the recipe it was trained by")
 
 
 def _header(path: Path, meta: Mapping[str, Any]) -> Header:
     from segtrain.networks import Architecture
 
     if meta.get("kind") != KIND:
-        raise DataFault(
+        raise DataError(
             f"{path}: holds a {meta.get('kind', 'foreign file')!r}, not a segmentation network; "
             "give a run of `seg train`"
         )
     if meta.get("format") != FORMAT:
-        raise DataFault(f"{path}: format {meta.get('format')}, this program reads {FORMAT}; update it")
+        raise DataError(f"{path}: format {meta.get('format')}, this program reads {FORMAT}; update it")
     try:
         plain = dict(meta["architecture"])
         plain["mean"], plain["std"] = tuple(plain["mean"]), tuple(plain["std"])
         space = LabelSpace(tuple(meta["classes"]))
         return Header(space, Architecture(**plain), meta["recipe"], int(meta["epoch"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise DataFault(f"{path}: not a readable checkpoint ({error}); use another one") from error
+        raise DataError(f"{path}: not a readable checkpoint ({error}); use another one") from error
 
 
 def _named(network: SegmentationNetwork) -> dict[str, Tensor]:
@@ -210,12 +211,12 @@ def _copy(path: Path, network: SegmentationNetwork, tensors: Mapping[str, Tensor
     missing, strange = sorted(own.keys() - found.keys()), sorted(found.keys() - own.keys())
     if missing or strange:
         first = f"lacks {missing[0]!r}" if missing else f"has {strange[0]!r} too many"
-        raise DataFault(
+        raise DataError(
             f"{path}: {len(found)} tensors, wanted {len(own)}; {first}; use the checkpoint as it was written"
         )
     for name, value in found.items():
         if value.shape != own[name].shape or value.dtype != own[name].dtype:
-            raise DataFault(
+            raise DataError(
                 f"{path}: {name!r} is {tuple(value.shape)} {value.dtype}, wanted {tuple(own[name].shape)} "
                 f"{own[name].dtype}; use the checkpoint as it was written"
             )

@@ -1,4 +1,4 @@
-"""`seg`: parses, calls a verb, prints. The verbs are functions of the package with the same names."""
+"""`seg`: parses, calls a command, prints. The commands are functions of the package with the same names."""
 
 from __future__ import annotations
 
@@ -28,11 +28,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
-Workers = Annotated[
-    int | None, typer.Option(min=0, help="Threads that read pictures; no byte depends on it.")
-]
-OnBad = Annotated[str, typer.Option(help="A picture that cannot be read: stop or skip.")]
-Checkpoint = Annotated[str, typer.Option(help="last, best (by the validation pictures) or previous.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Threads that read images; no byte depends on it.")]
+OnBad = Annotated[str, typer.Option(help="An image that cannot be read: stop or skip.")]
+Checkpoint = Annotated[str, typer.Option(help="last, best (by the validation images) or previous.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Move another run in the folder aside.")]
 New = Annotated[bool, typer.Option("--new", help="Take the next numbered folder instead.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for another process that writes the folder.")]
@@ -68,7 +66,7 @@ def evaluate(
     device: Device = "auto", workers: Workers = None,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Score a network on its validation pictures."""
+    """Score a network on its validation images."""
 
     def work() -> dict[str, Any]:
         from segtrain import evaluate
@@ -84,13 +82,13 @@ def evaluate(
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A run of `seg train`, or a checkpoint file.")],
-    images: Annotated[Path, typer.Argument(help="A folder of pictures, or a file with a path a line.")],
+    images: Annotated[Path, typer.Argument(help="A folder of images, or a file with a path a line.")],
     out: Out, checkpoint: Checkpoint = "last", device: Device = "auto", workers: Workers = None,
     on_bad: OnBad = "skip",
     overwrite: Overwrite = False, new: New = False, wait: Wait = False,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Segment pictures: palette PNGs of exactly their size."""
+    """Segment images: palette PNGs of exactly their size."""
 
     def work() -> dict[str, Any]:
         from segtrain import predict
@@ -105,7 +103,7 @@ def predict(
 @app.command()
 def check(
     source: Annotated[Path, typer.Argument(help="A recipe of `seg train`, or a folder of masks.")],
-    images: Annotated[Path | None, typer.Option(help="For a folder: the pictures,")] = None,
+    images: Annotated[Path | None, typer.Option(help="For a folder: the images,")] = None,
     classes: Annotated[Path | None, typer.Option(help="and a name a line, background first.")] = None,
     fix_from_palette: Annotated[
         Path | None, typer.Option(help="New folder for indexed copies of masks saved as VOC colours.")
@@ -142,7 +140,7 @@ def compare(
 
 
 def _run(work: Callable[[], dict[str, Any]], json: bool, debug: bool, form: str) -> None:
-    """Call a verb, print its result, leave with its exit code: 1 where some items could not be done."""
+    """Call a command, print its result, leave with its exit code: 1 where some items could not be done."""
 
     def command() -> int:
         result = work()
@@ -158,7 +156,7 @@ def _run(work: Callable[[], dict[str, Any]], json: bool, debug: bool, form: str)
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """Only the options that were given, so that each verb's own defaults hold."""
+    """Only the options that were given, so that each command's own defaults hold."""
     return {name: value for name, value in options.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""Loss and validation mIoU over the epochs, as one picture."""
+"""Loss and validation mIoU over the epochs, as one image."""
 
 from __future__ import annotations
 

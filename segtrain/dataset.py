@@ -1,4 +1,4 @@
-"""Training pictures with their masks, augmented together; pictures for evaluation as they are.
+"""Training images with their masks, augmented together; images for evaluation as they are.
 
 Every draw is a function of (seed, epoch, index) only: neither worker nor history changes it. Pixels stay
 with Pillow and NumPy until a batch is whole: torch's own threads would take the cores from the network.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 import pseudolabel._torchvision  # noqa: F401
 from pseudolabel import draws, images, masks
-from pseudolabel.errors import DataFault, Fault
+from pseudolabel.errors import DataError, PseudolabelError
 from pseudolabel.records import IGNORE, LabelSpace
 from segtrain.pairs import Pair
 from segtrain.reading import in_order
@@ -30,7 +30,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Augment:
-    """Scale, pad, crop and flip of a picture and its mask together.
+    """Scale, pad, crop and flip of an image and its mask together.
 
     Attributes:
         scale: factors between which one is drawn uniformly.
@@ -53,31 +53,31 @@ class Augment:
             key: root of the draws.
 
         Returns:
-            (crop, crop, 3) and (crop, crop); outside the picture `fill` and 255.
+            (crop, crop, 3) and (crop, crop); outside the image `fill` and 255.
         """
         draw = torch.rand(4, generator=draws.generator(*key), dtype=torch.float64).tolist()
-        picture, ids = Image.fromarray(image), Image.fromarray(mask)
+        input_image, ids = Image.fromarray(image), Image.fromarray(mask)
         factor = self.scale[0] + (self.scale[1] - self.scale[0]) * draw[0]
         size = [max(1, round(side * factor)) for side in mask.shape]
         if size != list(mask.shape):
-            picture = transforms.resize(picture, size, InterpolationMode.BILINEAR)
+            input_image = transforms.resize(input_image, size, InterpolationMode.BILINEAR)
             # nearest_exact takes the pixel below the centre, as bilinear does; nearest is shifted
             ids = transforms.resize(ids, size, InterpolationMode.NEAREST_EXACT)
         top, left = (_offset(side, self.crop, u) for side, u in zip(size, draw[1:3], strict=True))
         below, right = (start + self.crop - side for start, side in zip((top, left), size, strict=True))
         border = [max(0, -left), max(0, -top), max(0, right), max(0, below)]
         if any(border):
-            picture = transforms.pad(picture, border, fill=list(self.fill))
+            input_image = transforms.pad(input_image, border, fill=list(self.fill))
             ids = transforms.pad(ids, border, fill=IGNORE)
         window = (max(0, top), max(0, left), self.crop, self.crop)
-        picture, ids = transforms.crop(picture, *window), transforms.crop(ids, *window)
+        input_image, ids = transforms.crop(input_image, *window), transforms.crop(ids, *window)
         if self.flip and draw[3] < 0.5:
-            picture, ids = transforms.horizontal_flip(picture), transforms.horizontal_flip(ids)
-        return np.asarray(picture), np.asarray(ids)
+            input_image, ids = transforms.horizontal_flip(input_image), transforms.horizontal_flip(ids)
+        return np.asarray(input_image), np.asarray(ids)
 
 
 def _offset(side: int, crop: int, draw: float) -> int:
-    """Where the window starts: inside a larger picture, or before a smaller one, which then moves in it."""
+    """Where the window starts: inside a larger image, or before a smaller one, which then moves in it."""
     least, most = min(0, side - crop), max(0, side - crop)
     return least + min(int(draw * (most - least + 1)), most - least)
 
@@ -115,19 +115,19 @@ class TrainingPairs:
         items = in_order(self.__getitem__, (key for row in rows for key in row), workers, ahead=16)
         for row in rows:
             pairs = [next(items) for _ in row]
-            pictures = np.stack([image for image, _ in pairs])
+            images = np.stack([image for image, _ in pairs])
             ids = np.stack([mask for _, mask in pairs])
-            yield torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.from_numpy(ids)
+            yield torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(ids)
 
 
 def read_pair(pair: Pair, space: LabelSpace) -> tuple[Pixels, Pixels]:
     """(H, W, 3) and (H, W) of a pair.
 
     Raises:
-        DataFault: a file cannot be read, sizes differ, or the mask holds a value outside the classes.
+        DataError: a file cannot be read, sizes differ, or the mask holds a value outside the classes.
     """
     if pair.mask is None:
-        raise DataFault(f"{pair.id}: has no mask; give one, or take the picture off the list")
+        raise DataError(f"{pair.id}: has no mask; give one, or take the image off the list")
     image = images.read_image(pair.image)
     mask = masks.read_mask(pair.mask)
     masks.check_size(mask.shape, image.shape[:2], pair.mask)
@@ -138,23 +138,23 @@ def read_pair(pair: Pair, space: LabelSpace) -> tuple[Pixels, Pixels]:
 def whole_pairs(
     pairs: Sequence[Pair], space: LabelSpace, workers: int
 ) -> Iterator[tuple[Pair, Pixels, Pixels]]:
-    """Each pair with its picture (H, W, 3) and mask (H, W), in order.
+    """Each pair with its image (H, W, 3) and mask (H, W), in order.
 
     Raises:
-        DataFault: see `read_pair`.
+        DataError: see `read_pair`.
     """
     read = in_order(lambda pair: read_pair(pair, space), pairs, workers)
     for pair, (image, mask) in zip(pairs, read, strict=True):
         yield pair, image, mask
 
 
-def whole_pictures(pairs: Sequence[Pair], workers: int) -> Iterator[tuple[Pair, Pixels | Fault]]:
-    """Each picture (H, W, 3), or why it cannot be read, in order."""
+def whole_images(pairs: Sequence[Pair], workers: int) -> Iterator[tuple[Pair, Pixels | PseudolabelError]]:
+    """Each image (H, W, 3), or why it cannot be read, in order."""
 
-    def read(pair: Pair) -> Pixels | Fault:
+    def read(pair: Pair) -> Pixels | PseudolabelError:
         try:
             return images.read_image(pair.image)
-        except Fault as fault:
+        except PseudolabelError as fault:
             return fault
 
     yield from zip(pairs, in_order(read, pairs, workers), strict=True)

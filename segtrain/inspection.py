@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pseudolabel import images, masks, storage
-from pseudolabel.errors import Fault
+from pseudolabel import images, masks
+from pseudolabel.errors import PseudolabelError
 from pseudolabel.records import BACKGROUND, IGNORE, LabelSpace
+from pseudolabel.runs import disk
 from segtrain.pairs import Pair, PairSet
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -28,8 +29,8 @@ class MaskFault:
     """One thing wrong with one file.
 
     Attributes:
-        id: of the picture.
-        file: name of the mask or picture.
+        id: of the image.
+        file: name of the mask or image.
         code: a short name.
         what, remedy: for a person.
     """
@@ -55,9 +56,9 @@ class Inspection:
         looked_at: pairs.
         faults: in list order.
         ignored, background: ids of masks that are all 255, or background and 255 alone; legal.
-        unlisted: mask files of the folder that no listed picture has, though there is such a picture.
+        unlisted: mask files of the folder that no listed image has, though there is such an image.
         pixels: pixels of each class id 0..C, then of 255, over all good masks.
-        inputs: (id, sha256 of the picture, sha256 of the mask) of the good pairs.
+        inputs: (id, sha256 of the image, sha256 of the mask) of the good pairs.
     """
 
     looked_at: int = 0
@@ -83,7 +84,7 @@ class Inspection:
 
 
 def inspect(found: PairSet, advance: Callable[[], None] = lambda: None) -> Inspection:
-    """Look at every pair, and at masks that no picture has."""
+    """Look at every pair, and at masks that no image has."""
     names = len(found.space.names)
     result = Inspection(looked_at=len(found.pairs), pixels=np.zeros(names + 1, dtype=np.int64))
     for pair in found.pairs:
@@ -103,40 +104,40 @@ def look_at(
     """Faults of one pair, and its mask where it could be read.
 
     Args:
-        pair: the picture and its mask.
+        pair: the image and its mask.
         space: classes that the mask may hold.
         digest: what the manifest of a generated run says of the mask; None for foreign masks.
     """
     faults: list[MaskFault] = []
     try:
         size: tuple[int, int] | None = images.read_image(pair.image).shape[:2]
-    except (Fault, OSError) as error:
+    except (PseudolabelError, OSError) as error:
         faults.append(
-            _told(pair.id, pair.image, "picture", error, "replace the picture, or take it off the list")
+            _told(pair.id, pair.image, "image", error, "replace the image, or take it off the list")
         )
         size = None
     path = pair.mask
     if path is None or not path.exists():
         name = path.name if path is not None else pair.id
         faults.append(
-            MaskFault(pair.id, name, "missing", "no mask", "make one, or take the picture off the list")
+            MaskFault(pair.id, name, "missing", "no mask", "make one, or take the image off the list")
         )
         return faults, None
     try:
         mask = masks.read_mask(path)
-    except (Fault, OSError) as error:
+    except (PseudolabelError, OSError) as error:
         return [*faults, _told(pair.id, path, _kind(path.read_bytes()), error, "write the mask again")], None
     try:
         masks.check_values(mask, space, path)
-    except Fault as error:
+    except PseudolabelError as error:
         faults.append(_told(pair.id, path, "values", error, "write the mask again"))
     try:
         masks.check_size(mask.shape, size or mask.shape, path)
-    except Fault as error:
+    except PseudolabelError as error:
         faults.append(_told(pair.id, path, "size", error, "write the mask again"))
     if digest is None:
         faults += _foreign(pair.id, path, mask, space)
-    elif storage.sha256_file(path) != digest:
+    elif disk.sha256_file(path) != digest:
         what = "differs from its line in the manifest"
         faults.append(MaskFault(pair.id, path.name, "changed", what, "generate it again"))
     return faults, mask
@@ -197,11 +198,11 @@ def _note(result: Inspection, pair: Pair, mask: NDArray[np.uint8], names: int) -
         result.ignored.append(pair.id)
     elif counts[BACKGROUND] + counts[IGNORE] == mask.size:
         result.background.append(pair.id)
-    result.inputs.append((pair.id, storage.sha256_file(pair.image), storage.sha256_file(pair.mask)))
+    result.inputs.append((pair.id, disk.sha256_file(pair.image), disk.sha256_file(pair.mask)))
 
 
 def _look_for_strangers(found: PairSet, result: Inspection) -> None:
-    """Masks that no listed picture has: counted, and a fault where there is no such picture at all."""
+    """Masks that no listed image has: counted, and a fault where there is no such image at all."""
     assert found.folder is not None
     listed = {pair.id for pair in found.pairs}
     there = {
@@ -218,8 +219,8 @@ def _look_for_strangers(found: PairSet, result: Inspection) -> None:
                     file.stem,
                     file.name,
                     "no_image",
-                    "no picture has this name",
-                    "add the picture, or move the mask",
+                    "no image has this name",
+                    "add the image, or move the mask",
                 )
             )
 

@@ -1,7 +1,7 @@
 """The training loop: steps that follow from (seed, epoch, index) alone and can be cut anywhere.
 
 One step: forward, the loss over the whole effective batch, backward, clip, SGD at a polynomial rate. A
-loss or gradient that is not finite leaves parameters, optimiser and batch-norm statistics as they were.
+loss or gradient that is not finite leaves parameters, optimizer and batch-norm statistics as they were.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pseudolabel.draws import seed_of
-from pseudolabel.errors import NumericFault
+from pseudolabel.errors import NumericError
 from pseudolabel.records import IGNORE
 from pseudolabel.training.order import batches, epoch_order
 from pseudolabel.training.schedule import poly
@@ -122,7 +122,7 @@ class StepReport:
 
 @dataclass
 class Learner:
-    """Network and optimiser as Fabric set them up, and how a step is made from a batch."""
+    """Network and optimizer as Fabric set them up, and how a step is made from a batch."""
 
     fabric: Fabric
     network: SegmentationNetwork
@@ -152,9 +152,9 @@ class Learner:
         self.optimizer.zero_grad()
         loss, parts = 0.0, min(self.plan.accumulate, len(images))
         shares = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
-        for part, (pictures, wanted) in enumerate(shares):
+        for part, (images, wanted) in enumerate(shares):
             with self.fabric.no_backward_sync(self.module, enabled=part < parts - 1):
-                logits = self.module(self.fabric.to_device(pictures))
+                logits = self.module(self.fabric.to_device(images))
                 value = self.loss.value(logits, self.fabric.to_device(wanted).long(), counts)
                 loss += float(self._sum(value.detach().double()))
                 if not math.isfinite(loss):
@@ -207,7 +207,7 @@ def fit(
     """Train from a position to the end of the plan.
 
     Args:
-        learner: network, optimiser and plan.
+        learner: network, optimizer and plan.
         data: the training pairs.
         position: where to go on; moved along.
         workers: threads that read; they change nothing but the speed.
@@ -221,8 +221,8 @@ def fit(
         True at the end of the plan, False where `stop` ended it.
 
     Raises:
-        DataFault: a picture or mask changed since the check.
-        NumericFault: a loss or gradient that is not finite, and the plan does not skip it (any more).
+        DataError: an image or mask changed since the check.
+        NumericError: a loss or gradient that is not finite, and the plan does not skip it (any more).
     """
     plan, fabric = learner.plan, learner.fabric
     per_epoch = plan.steps(len(data))
@@ -299,23 +299,21 @@ def describe(report: StepReport) -> str:
     """A step that was not done, in one line."""
     return (
         f"epoch {report.epoch + 1}, step {report.step + 1}: loss {report.loss:.4g}, gradient norm "
-        f"{report.norm:.4g}, learning rate {report.lr:.3g}, pictures {', '.join(report.ids)}"
+        f"{report.norm:.4g}, learning rate {report.lr:.3g}, images {', '.join(report.ids)}"
     )
 
 
 def _check_limits(plan: Plan, position: Position, report: StepReport, total: int) -> None:
-    remedy = (
-        "lower optimiser.lr, set optimiser.clip, or look at these pictures; the last good checkpoint stays"
-    )
+    remedy = "lower optimizer.lr, set optimizer.clip, or look at these images; the last good checkpoint stays"
     if position.scaled_in_a_row > LONGEST_SCALING:
-        raise NumericFault(
+        raise NumericError(
             f"{describe(report)}: {LONGEST_SCALING} steps in a row overflow float16; take bf16"
         )
     if report.outcome != "skipped":
         return
     if not plan.skip:
-        raise NumericFault(f"{describe(report)}: not finite; {remedy}, or set on_nan=skip")
+        raise NumericError(f"{describe(report)}: not finite; {remedy}, or set on_nan=skip")
     if position.in_a_row > MOST_SKIPPED_IN_A_ROW:
-        raise NumericFault(f"{describe(report)}: {MOST_SKIPPED_IN_A_ROW} steps in a row skipped; {remedy}")
+        raise NumericError(f"{describe(report)}: {MOST_SKIPPED_IN_A_ROW} steps in a row skipped; {remedy}")
     if position.skipped_ever > max(1, int(MOST_SKIPPED * total)):
-        raise NumericFault(f"{describe(report)}: more than {MOST_SKIPPED:.0%} of all steps skipped; {remedy}")
+        raise NumericError(f"{describe(report)}: more than {MOST_SKIPPED:.0%} of all steps skipped; {remedy}")

@@ -1,6 +1,6 @@
-"""The segmentation network: an smp decoder on any encoder, for pictures of any size.
+"""The segmentation network: an smp decoder on any encoder, for images of any size.
 
-Pictures go in as 8-bit RGB; normalisation, padding to the stride and cutting back happen inside, so
+Images go in as 8-bit RGB; normalisation, padding to the stride and cutting back happen inside, so
 that nobody can forget them and output size is always input size.
 """
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import pseudolabel._torchvision  # noqa: F401
-from pseudolabel.errors import UsageFault
+from pseudolabel.errors import UsageError
 
 import segmentation_models_pytorch as smp  # isort: skip  (imports torchvision)
 
@@ -42,7 +42,7 @@ class Architecture:
 
 
 class SegmentationNetwork(nn.Module):
-    """Pictures (B, 3, H, W) of 0..255 to logits (B, C+1, H, W) float.
+    """Images (B, 3, H, W) of 0..255 to logits (B, C+1, H, W) float.
 
     Args:
         architecture: see there.
@@ -50,7 +50,7 @@ class SegmentationNetwork(nn.Module):
         frozen_norm: batch norm of the encoder keeps its running statistics in training.
 
     Raises:
-        UsageFault: smp or timm does not know the encoder, or cannot give it this output stride.
+        UsageError: smp or timm does not know the encoder, or cannot give it this output stride.
     """
 
     mean: Tensor
@@ -70,7 +70,7 @@ class SegmentationNetwork(nn.Module):
             )
         except (KeyError, RuntimeError, ValueError, NotImplementedError, TypeError) as error:
             cause = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise UsageFault(
+            raise UsageError(
                 f"network.encoder: {architecture.encoder!r} does not make a {architecture.decoder} "
                 f"({cause}); take an smp encoder or tu-<timm model>"
             ) from error
@@ -92,7 +92,7 @@ class SegmentationNetwork(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits at the size of the pictures; padding is the mean colour, at the right and below."""
+        """Logits at the size of the images; padding is the mean colour, at the right and below."""
         height, width = images.shape[-2:]
         pixels = (images.to(self.mean) - self.mean) / self.std
         pixels = functional.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE))
@@ -102,7 +102,7 @@ class SegmentationNetwork(nn.Module):
         return logits[..., :height, :width]
 
     def groups(self, lr: float, decoder_factor: float) -> list[dict[str, Any]]:
-        """Parameter groups of the optimiser: the encoder, and the rest with a faster rate."""
+        """Parameter groups of the optimizer: the encoder, and the rest with a faster rate."""
         encoder = list(self.network.encoder.parameters())
         known = {id(parameter) for parameter in encoder}
         rest = [parameter for parameter in self.parameters() if id(parameter) not in known]
@@ -112,7 +112,7 @@ class SegmentationNetwork(nn.Module):
 class _SingleValues:
     """Batch norm over one value has no variance: that forward uses the running statistics.
 
-    Happens with a batch of one behind the pooling of ASPP, or for pictures of a single cell.
+    Happens with a batch of one behind the pooling of ASPP, or for images of a single cell.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Which picture goes with which mask: the data's own masks, a folder of them, or a generated run."""
+"""Which image goes with which mask: the data's own masks, a folder of them, or a generated run."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pseudolabel import storage
-from pseudolabel.errors import DataFault
-from pseudolabel.recipe import ReaderStep
+from pseudolabel.errors import DataError
+from pseudolabel.recipes.recipe import ReaderStep
+from pseudolabel.recipes.schema import validation_step
 from pseudolabel.records import Dataset, LabelSpace
-from pseudolabel.schema import validation_step
+from pseudolabel.runs import disk, writing
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and its mask, or None where there is no mask."""
+    """An image and its mask, or None where there is no mask."""
 
     id: str
     image: Path
@@ -44,13 +44,13 @@ def read_data(data: ReaderStep, replaced: Mapping[str, Any] | None = None) -> Da
     """The records of a reader step, some of its keys replaced.
 
     Raises:
-        DataFault: the list is empty, or what the reader refuses.
+        DataError: the list is empty, or what the reader refuses.
     """
     step = data if replaced is None else validation_step(data, dict(replaced))
-    brick, params = step.load()
-    dataset: Dataset = brick.run(params)
+    component, params = step.load()
+    dataset: Dataset = component.run(params)
     if not dataset.records:
-        raise DataFault(f"data: {step.reader} gives no picture; look at its root and split")
+        raise DataError(f"data: {step.reader} gives no image; look at its root and split")
     return dataset
 
 
@@ -58,24 +58,24 @@ def pair_up(dataset: Dataset, masks: str | None = None) -> PairSet:
     """Pairs of a data set.
 
     Args:
-        dataset: pictures, and masks if `masks` is None.
+        dataset: images, and masks if `masks` is None.
         masks: a run of `pl generate` or a folder of `<id>.png`.
 
     Raises:
-        DataFault: there is no such folder, or the run is not finished.
+        DataError: there is no such folder, or the run is not finished.
     """
     if masks is None:
         return PairSet(tuple(Pair(r.id, r.image, r.mask) for r in dataset.records), dataset.space)
     root = Path(masks).expanduser()
     if not root.is_dir():
-        raise DataFault(f"masks: {root} is no folder; give a run of `pl generate` or a folder of <id>.png")
+        raise DataError(f"masks: {root} is no folder; give a run of `pl generate` or a folder of <id>.png")
     folder, digests = root, {}
-    if (root / storage.FINGERPRINT).exists():
+    if (root / writing.FINGERPRINT).exists():
         folder = root / "masks"
-        if not (root / storage.MANIFEST).exists():
-            raise DataFault(f"masks: {root} is not finished; run the same `pl generate` again")
+        if not (root / writing.MANIFEST).exists():
+            raise DataError(f"masks: {root} is not finished; run the same `pl generate` again")
         digests = {
-            str(row["id"]): str(row["sha256"]) for row in storage.read_json_lines(root / storage.MANIFEST)
+            str(row["id"]): str(row["sha256"]) for row in disk.read_json_lines(root / writing.MANIFEST)
         }
     pairs = tuple(Pair(r.id, r.image, folder / f"{r.id}.png") for r in dataset.records)
     return PairSet(pairs, dataset.space, folder, digests)

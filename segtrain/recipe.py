@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pseudolabel.recipe import Key, ReaderStep, Section
+from pseudolabel.recipes.recipe import Key, ReaderStep, Section
+from pseudolabel.recipes.schema import Precision, check_validation
 from pseudolabel.registry import parameter
-from pseudolabel.schema import Precision, check_validation
 
 
 class Network(Section):
@@ -22,10 +22,10 @@ class Network(Section):
     weights: str = parameter("package", help="package | hub | none | a path to .safetensors or .pth")
     output_stride: Literal[8, 16] = parameter(16, unit="pixels a feature cell", help="by dilation")
     mean: tuple[float, float, float] | None = parameter(
-        None, unit="RGB in 0..1", help="subtracted from the picture; null takes the weights' own"
+        None, unit="RGB in 0..1", help="subtracted from the image; null takes the weights' own"
     )
     std: tuple[float, float, float] | None = parameter(
-        None, unit="RGB in 0..1", help="the picture is divided by it; null takes the weights' own"
+        None, unit="RGB in 0..1", help="the image is divided by it; null takes the weights' own"
     )
 
 
@@ -40,7 +40,7 @@ class Loss(Section):
     )
 
 
-class Optimiser(Section):
+class Optimizer(Section):
     """Stochastic gradient descent with a faster decoder."""
 
     lr: float = parameter(7e-3, gt=0, help="learning rate of the encoder")
@@ -55,17 +55,17 @@ class Schedule(Section):
     """Polynomial decay per step: (1 - step / steps) ** power."""
 
     epochs: int = parameter(ge=1, help="passes over the list; a larger number extends a finished run")
-    batch: int = parameter(8, ge=1, unit="pictures", help="pictures of one step, over all ranks")
+    batch: int = parameter(8, ge=1, unit="images", help="images of one step, over all ranks")
     accumulate: int = parameter(1, ge=1, help="forwards that a batch is split into")
     power: float = parameter(0.9, ge=0, help="exponent of the decay")
     validate_every: int = parameter(1, ge=1, unit="epochs", help="how often; the last epoch always is")
 
 
 class Augmentation(Section):
-    """What a training picture and its mask go through together: scale, flip, crop."""
+    """What a training image and its mask go through together: scale, flip, crop."""
 
     scale: tuple[float, float] = parameter(
-        (0.5, 1.5), unit="times the picture's size", help="drawn uniformly for each picture"
+        (0.5, 1.5), unit="times the image's size", help="drawn uniformly for each image"
     )
     crop: int = parameter(321, ge=16, unit="pixels", help="square crop, padded with the mean colour and 255")
     flip: bool = parameter(True, help="left-right with probability one half")
@@ -76,19 +76,19 @@ class Augmentation(Section):
 
 
 class SegRecipe(Section):
-    """`seg train`: pictures and masks to a segmentation network."""
+    """`seg train`: images and masks to a segmentation network."""
 
     seed: int = parameter(0, ge=0, help="root of every random draw")
-    data: ReaderStep = parameter(help="reader of the training pictures")
+    data: ReaderStep = parameter(help="reader of the training images")
     masks: str | None = parameter(
         None, help="a run of `pl generate` or a folder of <id>.png; null takes the data's own masks"
     )
     validation: dict[str, Any] | None = parameter(
-        None, help="keys that replace those of `data` for the validation pictures, {split: val}"
+        None, help="keys that replace those of `data` for the validation images, {split: val}"
     )
     network: Network
     loss: Loss = Field(default_factory=lambda: Loss())
-    optimiser: Optimiser = Field(default_factory=lambda: Optimiser())
+    optimizer: Optimizer = Field(default_factory=lambda: Optimizer())
     schedule: Schedule
     augmentation: Augmentation = Field(default_factory=lambda: Augmentation())
     precision: Precision = parameter("float32", help="float32, or bf16 / float16 autocast")

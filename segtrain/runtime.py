@@ -11,7 +11,7 @@ import os
 import warnings
 from typing import TYPE_CHECKING
 
-from pseudolabel.errors import EnvironmentFault
+from pseudolabel.errors import MachineError
 from pseudolabel.training import device as devices
 from pseudolabel.training.allocator import keep_pages
 
@@ -26,7 +26,7 @@ def place(device: str) -> torch.device:
     """The device of a name, and a C library that suits work on it.
 
     Raises:
-        UsageFault, EnvironmentFault: see `pseudolabel.training.device.pick`.
+        UsageError, MachineError: see `pseudolabel.training.device.pick`.
     """
     found = devices.pick(device)
     if found.type == "cpu":
@@ -42,15 +42,15 @@ def launch(device: str, precision: str) -> Fabric:
         precision: float32, bf16 or float16.
 
     Raises:
-        EnvironmentFault: the device is absent, or cannot do this precision.
+        MachineError: the device is absent, or cannot do this precision.
     """
     import torch
 
     where = place(device)
     if precision == "float16" and where.type != "cuda":
-        raise EnvironmentFault("precision: float16 needs a GPU to be of use; take bf16 or float32")
+        raise MachineError("precision: float16 needs a GPU to be of use; take bf16 or float32")
     if precision == "bf16" and where.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise EnvironmentFault(f"precision: {where} has no bf16; take float16 or float32")
+        raise MachineError(f"precision: {where} has no bf16; take float16 or float32")
     for name in ("lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     from lightning_fabric import Fabric

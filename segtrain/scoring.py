@@ -1,4 +1,4 @@
-"""One int64 confusion matrix over a set of pictures, each counted once, at its original size."""
+"""One int64 confusion matrix over a set of images, each counted once, at its original size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
 from pseudolabel.metrics.confusion import confusion
 from segtrain.dataset import Pixels, whole_pairs
 from segtrain.networks import SegmentationNetwork
@@ -35,11 +35,11 @@ def score(
         data: pairs with masks.
         device: where the network is.
         workers: threads that read; they change nothing but the speed.
-        fabric: deals the pictures over its ranks, by position, and adds the matrices up.
-        advance: called after each picture.
+        fabric: deals the images over its ranks, by position, and adds the matrices up.
+        advance: called after each image.
 
     Raises:
-        DataFault: a picture or mask cannot be read or does not fit.
+        DataError: an image or mask cannot be read or does not fit.
     """
     names = len(data.space.names)
     total = np.zeros((names, names + 1), dtype=np.int64)
@@ -55,12 +55,12 @@ def score(
         flat = summed.cpu().numpy()
         total, counted = flat[:-1].reshape(total.shape), int(flat[-1])
     if counted != len(data.pairs):
-        raise DataFault(f"{counted} of {len(data.pairs)} pictures were scored; a part is no score")
+        raise DataError(f"{counted} of {len(data.pairs)} images were scored; a part is no score")
     return total
 
 
 def predict(network: SegmentationNetwork, image: Pixels, device: torch.device) -> Pixels:
-    """Class ids (H, W) of a picture (H, W, 3)."""
+    """Class ids (H, W) of an image (H, W, 3)."""
     with torch.inference_mode():
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
         ids: Pixels = network(pixels)[0].argmax(dim=0).to(torch.uint8).cpu().numpy()

@@ -11,7 +11,7 @@ from pseudolabel.figures.text import evaluation, percent, table
 def training(result: Mapping[str, Any]) -> str:
     """Result of `seg train`."""
     loss = "undefined" if result["loss"] is None else f"{result['loss']:.4f}"
-    line = f"{result['images']} pictures, {result['epochs']} epochs, {result['steps']} steps, loss {loss}"
+    line = f"{result['images']} images, {result['epochs']} epochs, {result['steps']} steps, loss {loss}"
     if result["miou"] is not None:
         line += f", validation mIoU {percent(result['miou'])} % (best {percent(result['best'])} %)"
     if result["steps_skipped"]:
@@ -21,7 +21,7 @@ def training(result: Mapping[str, Any]) -> str:
 
 def prediction(result: Mapping[str, Any]) -> str:
     """Result of `seg predict`."""
-    lines = [f"{result['done']} of {result['images']} pictures on {result['device']}"]
+    lines = [f"{result['done']} of {result['images']} images on {result['device']}"]
     lines += [f"{row['file']}: {row['what']}; {row['remedy']}" for row in result["problems"]]
     return "\n".join(lines)
 
@@ -36,7 +36,7 @@ def inspection(result: Mapping[str, Any]) -> str:
         f"{len(result['background_only'])} are background only, {len(result['all_ignored'])} all ignored",
     ]
     if result["masks_not_listed"]:
-        lines.append(f"{result['masks_not_listed']} masks belong to pictures that are not in the list")
+        lines.append(f"{result['masks_not_listed']} masks belong to images that are not in the list")
     if "fixed" in result:
         lines.append(f"{len(result['fixed'])} masks were mapped back from colours")
     total = max(1, sum(result["pixels"].values()))

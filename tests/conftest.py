@@ -1,4 +1,4 @@
-"""What every test shares: one torch thread, no network but loopback, the folder of photographs."""
+"""What every test shares: one torch thread, no network but loopback, the folder of images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
-PHOTOGRAPHS = Path(os.environ.get("PSEUDOLABEL_SHARED", Path(__file__).parents[2] / "shared")) / "data"
+IMAGES = Path(os.environ.get("PSEUDOLABEL_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def shared_data() -> Path:
-    """The folder of real photographs; the test is skipped where there is none."""
-    if not (PHOTOGRAPHS / "voc").is_dir():
-        pytest.skip(f"no photographs at {PHOTOGRAPHS.name}/voc beside the checkout")
-    return PHOTOGRAPHS
+    """The folder of real images; the test is skipped where there is none."""
+    if not (IMAGES / "voc").is_dir():
+        pytest.skip(f"no images at {IMAGES.name}/voc beside the checkout")
+    return IMAGES

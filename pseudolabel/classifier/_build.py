@@ -1,4 +1,4 @@
-"""A timm or torchvision network by name, made so that it takes pictures of any size where it can."""
+"""A timm or torchvision network by name, made so that it takes images of any size where it can."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from pseudolabel.classifier._cut import Cut
 from pseudolabel.classifier._layout import OTHERS
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
 from pseudolabel.records import nearest
 from pseudolabel.weights import TORCHVISION
 
@@ -35,14 +35,14 @@ def create(name: str, output_stride: int | None, key: str, *, headless: bool) ->
         A module with `forward_features` and, unless headless, `forward_head`.
 
     Raises:
-        DataFault: no such network, or its features cannot be told from its head.
+        DataError: no such network, or its features cannot be told from its head.
     """
     dilated = output_stride not in (None, NATURAL)
     if name.startswith(TORCHVISION):
         return _torchvision(name, output_stride if dilated else None, key, headless)
     if not timm.is_model(name):
         near = nearest(name, timm.list_models())
-        raise DataFault(f"{key}.backbone: {name!r} is not a model of timm; {near}")
+        raise DataError(f"{key}.backbone: {name!r} is not a model of timm; {near}")
     ends: tuple[dict[str, Any], ...] = ({"num_classes": logits_of(name)},)
     if headless:
         ends = ({"num_classes": 0, "global_pool": ""}, {"num_classes": 0})  # some pool in any case
@@ -58,7 +58,7 @@ def create(name: str, output_stride: int | None, key: str, *, headless: bool) ->
                 # networks with windows take any size but leave the padding of their first step out
                 made.patch_embed.dynamic_img_pad = True  # type: ignore[union-attr]
             return made
-    raise DataFault(f"{key}.backbone: {name!r} cannot be made ({fault}); {OTHERS}") from fault
+    raise DataError(f"{key}.backbone: {name!r} cannot be made ({fault}); {OTHERS}") from fault
 
 
 def logits_of(name: str) -> int:
@@ -84,7 +84,7 @@ def _torchvision(name: str, output_stride: int | None, key: str, headless: bool)
     known = models.list_models(module=models)
     if short not in known:
         near = nearest(short, known)
-        raise DataFault(f"{key}.backbone: {short!r} is not a classifier of torchvision; {near}")
+        raise DataError(f"{key}.backbone: {short!r} is not a classifier of torchvision; {near}")
     options: dict[str, Any] = {}
     if output_stride is not None:
         options["replace_stride_with_dilation"] = [False, output_stride <= 8, output_stride <= 16]

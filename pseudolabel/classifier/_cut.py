@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from pseudolabel.classifier._layout import OTHERS, SIZES
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Cut(nn.Module):
         headless: leave away the modules after the features.
 
     Raises:
-        DataFault: its forward cannot be followed, or there is no grid that all the rest is made from.
+        DataError: its forward cannot be followed, or there is no grid that all the rest is made from.
     """
 
     def __init__(self, model: nn.Module, name: str, key: str, *, headless: bool) -> None:
@@ -57,7 +57,7 @@ class Cut(nn.Module):
             steps = _steps(model)
             at = self._place(model, steps)
         except Exception as error:  # tracing runs the network's own code on stand-ins
-            raise DataFault(
+            raise DataError(
                 f"{key}.backbone: {name!r} has no grid of features that can be cut out; {OTHERS}"
             ) from error
         self._before, self._after = steps[: at + 1], ([] if headless else steps[at + 1 :])
@@ -91,7 +91,7 @@ class Cut(nn.Module):
 
     @staticmethod
     def _place(model: nn.Module, steps: list[_Step]) -> int:
-        """The last step that gives a grid which grows with the picture, and from which all after it come."""
+        """The last step that gives a grid which grows with the image, and from which all after it come."""
         sizes = []
         for height, width in SIZES:
             with torch.no_grad():

@@ -1,6 +1,6 @@
 """How a network lays out its features: rows and columns last, channels last, or a row of tokens.
 
-Found by comparing what two picture sizes give, never by the network's name.
+Found by comparing what two image sizes give, never by the network's name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
 
 SIZES = ((96, 160), (130, 224))  # pixels; the second is no multiple of any usual stride
 COARSEST = 64  # pixels a cell
@@ -50,7 +50,7 @@ class Layout:
             size: (h, w) of the network's input.
 
         Raises:
-            DataFault: its axes are no grid, or may be one in two ways.
+            DataError: its axes are no grid, or may be one in two ways.
         """
         if values.dim() == 4 and self.kind == "rows":
             return values
@@ -64,8 +64,8 @@ class Layout:
                 prefix, (rows, columns) = found
                 cells = values[:, prefix:].transpose(1, 2)
                 return cells.reshape(*cells.shape[:2], rows, columns)
-        raise DataFault(
-            f"layer: an output of shape {tuple(values.shape)} is no grid of features of a picture of "
+        raise DataError(
+            f"layer: an output of shape {tuple(values.shape)} is no grid of features of an image of "
             f"{size[0]} x {size[1]}; take another layer"
         )
 
@@ -91,7 +91,7 @@ def layout_of(model: nn.Module, features: Callable[[Tensor], Any], name: str, ke
         name, key: of the network and of its section in the recipe, for messages.
 
     Raises:
-        DataFault: it takes pictures of one size alone, or gives no grid.
+        DataError: it takes images of one size alone, or gives no grid.
     """
     training = model.training
     model.eval()
@@ -102,8 +102,8 @@ def layout_of(model: nn.Module, features: Callable[[Tensor], Any], name: str, ke
                 with torch.no_grad():
                     found = features(torch.zeros(1, 3, *size))
             except Exception as error:  # a network may refuse a size in any way
-                raise DataFault(
-                    f"{key}.backbone: {name!r} does not take pictures of any size ({size[0]} x {size[1]}: "
+                raise DataError(
+                    f"{key}.backbone: {name!r} does not take images of any size ({size[0]} x {size[1]}: "
                     f"{_first_line(error)}); {OTHERS}"
                 ) from error
             shapes.append(tuple(found.shape) if isinstance(found, Tensor) else ())
@@ -111,9 +111,9 @@ def layout_of(model: nn.Module, features: Callable[[Tensor], Any], name: str, ke
         model.train(training)
     layout = _compare(model, shapes)
     if layout is None:
-        raise DataFault(
+        raise DataError(
             f"{key}.backbone: {name!r} gives no (batch, channels, height, width) grid of features but "
-            f"{' and '.join(map(str, shapes))} for pictures of two sizes; {OTHERS}"
+            f"{' and '.join(map(str, shapes))} for images of two sizes; {OTHERS}"
         )
     return layout
 
@@ -163,7 +163,7 @@ def _every(stride: int) -> Callable[[Size], Size]:
 
 
 def _fits(cells: Size, size: Size) -> bool:
-    """Whether these may be the cells of one stride over a picture, its last cell whole or not."""
+    """Whether these may be the cells of one stride over an image, its last cell whole or not."""
     if not 0 < cells[0] <= size[0] or not 0 < cells[1] <= size[1]:
         return False
     ways = product((0, 1), repeat=2)

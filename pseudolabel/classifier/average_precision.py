@@ -22,7 +22,7 @@ def average_precision(scores: NDArray[np.floating], present: NDArray[np.bool_]) 
         present: (N,) whether the class is there.
 
     Returns:
-        In 0..1, or None where no picture has the class.
+        In 0..1, or None where no image has the class.
     """
     positives = int(present.sum())
     if not positives:

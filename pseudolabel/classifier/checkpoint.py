@@ -16,11 +16,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from pseudolabel import storage
 from pseudolabel.classifier.network import Classifier
-from pseudolabel.errors import DataFault, NumericFault
+from pseudolabel.errors import DataError, NumericError
 from pseudolabel.records import LabelSpace
-from pseudolabel.tensors import packed
+from pseudolabel.runs import disk
+from pseudolabel.runs.tensors import packed
 
 FILE = "classifier.safetensors"
 FORMAT = "pseudolabel.classifier"
@@ -70,12 +70,12 @@ def save_classifier(
     """Write the file whole.
 
     Raises:
-        NumericFault: a tensor is not finite; what was there stays.
+        NumericError: a tensor is not finite; what was there stays.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise NumericFault(f"{path.name}: {name} is not finite; it was not written, lower optimiser.lr")
+            raise NumericError(f"{path.name}: {name} is not finite; it was not written, lower optimizer.lr")
     metadata = {
         "format": FORMAT,
         "format_version": str(VERSION),
@@ -87,7 +87,7 @@ def save_classifier(
         "recipe": json.dumps(recipe, sort_keys=True),
         "fingerprint": fingerprint,
     }
-    storage.write_bytes(path, packed(tensors, metadata))
+    disk.write_bytes(path, packed(tensors, metadata))
 
 
 def load_classifier(path: Path | str, expect: LabelSpace | None = None) -> Loaded:
@@ -98,14 +98,14 @@ def load_classifier(path: Path | str, expect: LabelSpace | None = None) -> Loade
         expect: the classes of the data it shall serve.
 
     Raises:
-        DataFault: missing, damaged, of a newer format, of another network, or of other classes than
+        DataError: missing, damaged, of a newer format, of another network, or of other classes than
             expected (both lists and the first difference are told).
     """
     file = Path(path).expanduser()
     if file.is_dir():
         file = file / FILE
     if not file.is_file():
-        raise DataFault(f"{file}: no such classifier; train one with `pl train RECIPE -o {file.parent}`")
+        raise DataError(f"{file}: no such classifier; train one with `pl train RECIPE -o {file.parent}`")
     metadata, tensors = _read(file)
     space = LabelSpace(tuple(_json(file, metadata, "classes", list)))
     if expect is not None:
@@ -124,7 +124,7 @@ def load_classifier(path: Path | str, expect: LabelSpace | None = None) -> Loade
         (std[0], std[1], std[2]),
         backbone,
         stride,
-        storage.sha256_file(file),
+        disk.sha256_file(file),
         _json(file, metadata, "recipe", dict),
         metadata["fingerprint"],
     )
@@ -136,21 +136,21 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         with safe_open(file, framework="pt", device="cpu") as opened:
             metadata = dict(opened.metadata() or {})
             if metadata.get("format") != FORMAT:
-                raise DataFault(f"{file}: not a classifier of `pl train`; give its run or {FILE}")
+                raise DataError(f"{file}: not a classifier of `pl train`; give its run or {FILE}")
             version = metadata.get("format_version", "")
             if version != str(VERSION):
-                raise DataFault(
+                raise DataError(
                     f"{file}: format version {version}, this program reads {VERSION}; "
                     "install the version that wrote it or train again"
                 )
             missing = {"classes", "backbone", "output_stride", "mean", "std", "recipe", "fingerprint"}
             if missing := missing - metadata.keys():
-                raise DataFault(f"{file}: lacks {', '.join(sorted(missing))}; train again")
+                raise DataError(f"{file}: lacks {', '.join(sorted(missing))}; train again")
             if not metadata["output_stride"].isdigit():
-                raise DataFault(f"{file}: output_stride is damaged; train again")
+                raise DataError(f"{file}: output_stride is damaged; train again")
             return metadata, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise DataFault(f"{file}: damaged ({str(error).splitlines()[0]}); train or copy it again") from error
+        raise DataError(f"{file}: damaged ({str(error).splitlines()[0]}); train or copy it again") from error
 
 
 def _json(file: Path, metadata: Mapping[str, str], key: str, kind: type) -> Any:
@@ -160,7 +160,7 @@ def _json(file: Path, metadata: Mapping[str, str], key: str, kind: type) -> Any:
         found = None
     three = key not in ("mean", "std") or (isinstance(found, list) and len(found) == 3)
     if not isinstance(found, kind) or not three:
-        raise DataFault(f"{file}: {key} is damaged; train again")
+        raise DataError(f"{file}: {key} is damaged; train again")
     return found
 
 
@@ -171,7 +171,7 @@ def _compare(file: Path, own: LabelSpace, wanted: LabelSpace) -> None:
     shorter = min(len(own.names), len(wanted.names))
     first = next((index for index, (a, b) in enumerate(pairs) if a != b), shorter)
     one, other = (names[first] if first < len(names) else "nothing" for names in (own.names, wanted.names))
-    raise DataFault(
+    raise DataError(
         f"{file}: classes differ from the data's: first at id {first}, {one!r} against {other!r}; "
         f"the classifier has {', '.join(own.names)}; the data has {', '.join(wanted.names)}; "
         "take the classifier of this class list"
@@ -181,12 +181,12 @@ def _compare(file: Path, own: LabelSpace, wanted: LabelSpace) -> None:
 def _check_tensors(file: Path, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     for name in own:
         if name not in found:
-            raise DataFault(f"{file}: tensor {name!r} is missing; train or copy it again")
+            raise DataError(f"{file}: tensor {name!r} is missing; train or copy it again")
     for name, tensor in found.items():
         if name not in own:
-            raise DataFault(f"{file}: tensor {name!r} is not one of {file.name}'s network; train again")
+            raise DataError(f"{file}: tensor {name!r} is not one of {file.name}'s network; train again")
         if tensor.shape != own[name].shape or tensor.dtype != own[name].dtype:
-            raise DataFault(
+            raise DataError(
                 f"{file}: tensor {name!r} is {tuple(tensor.shape)} {tensor.dtype}, "
                 f"the network's {tuple(own[name].shape)} {own[name].dtype}; train again"
             )

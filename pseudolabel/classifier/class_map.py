@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pseudolabel import recipe
-from pseudolabel.errors import DataFault, UsageFault
+from pseudolabel.errors import DataError, UsageError
+from pseudolabel.recipes import recipe
 from pseudolabel.records import LabelSpace, nearest
 
 IMAGENET = 1000  # logits of a classifier that a class map speaks of
@@ -51,32 +51,32 @@ def read_class_map(path: Path | str) -> ClassMap:
     """Read a class map.
 
     Raises:
-        UsageFault: not readable as plain YAML, not `name: [ids]`, an id outside 0..999, or one that serves
+        UsageError: not readable as plain YAML, not `name: [ids]`, an id outside 0..999, or one that serves
             two names; place and remedy are told.
     """
     file = Path(path).expanduser()
     data, place = recipe.read_plain(file, "class map")
     if not isinstance(data, dict) or not data:
-        raise UsageFault(f"{file}: a class map has a line a name, for instance `cat: [281, 282]`")
+        raise UsageError(f"{file}: a class map has a line a name, for instance `cat: [281, 282]`")
     owner: dict[int, str] = {}
     ids: dict[str, tuple[int, ...]] = {}
     for name, found in data.items():
         where = place((name,))
         if not name.strip() or name == "background":
-            raise UsageFault(f"{where}: {name!r} is no class of its own; take it out")
+            raise UsageError(f"{where}: {name!r} is no class of its own; take it out")
         if not isinstance(found, list) or not found:
-            raise UsageFault(
+            raise UsageError(
                 f"{where}: {name!r} has no list of ids; write {name}: [281, 282], or take it out"
             )
         for index, number in enumerate(found):
             spot = place((name, index))
             if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < IMAGENET:
-                raise UsageFault(f"{spot}: {name!r} has {number!r}, not an ImageNet id of 0..{IMAGENET - 1}")
+                raise UsageError(f"{spot}: {name!r} has {number!r}, not an ImageNet id of 0..{IMAGENET - 1}")
             other = owner.setdefault(number, name)
             if other != name:
-                raise UsageFault(f"{spot}: id {number} is {other!r} and {name!r}; an id serves one name")
+                raise UsageError(f"{spot}: id {number} is {other!r} and {name!r}; an id serves one name")
             if number in found[:index]:
-                raise UsageFault(f"{spot}: {name!r} has id {number} twice; keep one")
+                raise UsageError(f"{spot}: {name!r} has id {number} twice; keep one")
         ids[name] = tuple(sorted(found))
     return ClassMap(file, ids)
 
@@ -90,7 +90,7 @@ def mapped(chosen: ClassMap, space: LabelSpace | None, leave_out: Sequence[str] 
         leave_out: names that are not looked for.
 
     Raises:
-        DataFault: names without an id (all of them are named), an unknown name in `leave_out`, or nothing
+        DataError: names without an id (all of them are named), an unknown name in `leave_out`, or nothing
             is left.
     """
     if space is None:
@@ -98,14 +98,14 @@ def mapped(chosen: ClassMap, space: LabelSpace | None, leave_out: Sequence[str] 
     for name in leave_out:
         if name not in space.names[1:]:
             hint = nearest(name, space.names[1:])
-            raise DataFault(f"classifier.leave_out: {name!r} is not a class of the data; {hint}")
+            raise DataError(f"classifier.leave_out: {name!r} is not a class of the data; {hint}")
     wanted = {c: name for c, name in enumerate(space.names) if c and name not in leave_out}
     missing = [name for name in wanted.values() if name not in chosen.ids]
     if missing:
-        raise DataFault(
+        raise DataError(
             f"{chosen.path}: no ImageNet id for {', '.join(missing)}; give ids, or say "
             f"`classifier.leave_out: [{', '.join([*leave_out, *missing])}]` (then background)"
         )
     if not wanted:
-        raise DataFault("classifier.leave_out: no class is left; take names out of it")
+        raise DataError("classifier.leave_out: no class is left; take names out of it")
     return Mapped(space, tuple(wanted), tuple(chosen.ids[name] for name in wanted.values()))

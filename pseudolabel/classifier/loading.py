@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pseudolabel import storage, weights
+from pseudolabel import weights
 from pseudolabel.classifier.checkpoint import Loaded, load_classifier
 from pseudolabel.classifier.class_map import IMAGENET, mapped, read_class_map
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
+from pseudolabel.recipes.schema import ClassifierOf
 from pseudolabel.records import LabelSpace
-from pseudolabel.schema import ClassifierOf
+from pseudolabel.runs import disk
 
 
 def load_chosen(chosen: ClassifierOf, space: LabelSpace | None, *, given: bool = True) -> Loaded:
@@ -23,8 +24,8 @@ def load_chosen(chosen: ClassifierOf, space: LabelSpace | None, *, given: bool =
         published one the data's, or its class map's names where the data has none.
 
     Raises:
-        DataFault: missing or damaged, another network's weights, other classes, or names without an id.
-        EnvironmentFault, UsageFault: see `pseudolabel.weights`.
+        DataError: missing or damaged, another network's weights, other classes, or names without an id.
+        MachineError, UsageError: see `pseudolabel.weights`.
     """
     if chosen.checkpoint is not None:
         return load_classifier(chosen.checkpoint, expect=space if given else None)
@@ -42,7 +43,7 @@ def load_chosen(chosen: ClassifierOf, space: LabelSpace | None, *, given: bool =
     network, source = pretrained(chosen.backbone, chosen.weights, output_stride=chosen.output_stride)
     raw = network.head.out_features
     if raw != IMAGENET:
-        raise DataFault(
+        raise DataError(
             f"classifier.backbone: {chosen.backbone!r} has {raw} logits, a class map speaks of ImageNet's "
             f"{IMAGENET}; take weights of ImageNet-1k"
         )
@@ -56,7 +57,7 @@ def load_chosen(chosen: ClassifierOf, space: LabelSpace | None, *, given: bool =
         "known": list(classes.known),
         "groups": [list(group) for group in classes.groups],
     }
-    digest = storage.digest(about)
+    digest = disk.digest(about)
     return Loaded(
         network,
         classes.space,

@@ -1,6 +1,6 @@
 """Training: multi-label soft margin, SGD with poly decay a step, frozen batch norm where asked.
 
-The order of pictures and every draw follow from (seed, epoch, id), so that any number of workers and any
+The order of images and every draw follow from (seed, epoch, id), so that any number of workers and any
 interruption give the same weights. Source: IRN (arXiv 1904.05044) and `pl train`'s recipe.
 """
 
@@ -21,7 +21,7 @@ from torch.nn import functional
 from pseudolabel import images
 from pseudolabel.classifier.augmentation import (
     Draws,
-    Picture,
+    ImageArray,
     augmented,
     ground_colour,
     normalised,
@@ -31,9 +31,9 @@ from pseudolabel.classifier.network import Classifier
 from pseudolabel.classifier.noise import perturbed
 from pseudolabel.classifier.resumption import Course, Resumption, Training
 from pseudolabel.draws import generator, seed_of
-from pseudolabel.errors import DataFault, EnvironmentFault, NumericFault
+from pseudolabel.errors import DataError, MachineError, NumericError
+from pseudolabel.recipes.schema import Optimizer, TrainRecipe
 from pseudolabel.records import ImageRecord
-from pseudolabel.schema import Optimiser, TrainRecipe
 from pseudolabel.training.order import batches, epoch_order
 from pseudolabel.training.schedule import poly
 
@@ -53,7 +53,7 @@ class Surroundings:
         stopped: what to raise then.
         advance: told one step is done.
         problem: told (file, code, what is wrong, remedy) of what could not be done.
-        skip_broken: a picture that cannot be read is left out of its batch, instead of ending the run.
+        skip_broken: an image that cannot be read is left out of its batch, instead of ending the run.
         finished_epoch: told the history after each epoch.
     """
 
@@ -75,8 +75,8 @@ class _Job:
 
 
 def training_of(network: Classifier, recipe: TrainRecipe, device: torch.device) -> Training:
-    """The network, moved to the device, with its optimiser: the head learns `head_factor` times faster."""
-    given: Optimiser = recipe.optimiser
+    """The network, moved to the device, with its optimizer: the head learns `head_factor` times faster."""
+    given: Optimizer = recipe.optimizer
     network.to(device)
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -86,14 +86,14 @@ def training_of(network: Classifier, recipe: TrainRecipe, device: torch.device) 
         {"params": body, "lr": given.lr, "factor": 1.0},
         {"params": list(network.head.parameters()), "lr": given.lr, "factor": given.head_factor},
     ]
-    optimiser = torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         [group for group in groups if group["params"]],
         lr=given.lr,
         momentum=given.momentum,
         weight_decay=given.weight_decay,
     )
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
-    return Training(network, optimiser, scaler)
+    return Training(network, optimizer, scaler)
 
 
 def autocast_of(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
@@ -119,7 +119,7 @@ def fit(
     Args:
         training: on the device.
         course: a new one, or what `Resumption.load` gave.
-        records: training pictures with labels.
+        records: training images with labels.
         recipe: see `TrainRecipe`.
         mean, std: RGB in 0..1.
         validate: gives the figures of an epoch's line; leaves the network in evaluation mode.
@@ -129,9 +129,9 @@ def fit(
         The course at its end; its history has a line an epoch.
 
     Raises:
-        NumericFault: a loss or gradient is not finite; the state files are those from before.
-        DataFault: a picture cannot be read.
-        EnvironmentFault: the device has too little memory for the batch.
+        NumericError: a loss or gradient is not finite; the state files are those from before.
+        DataError: an image cannot be read.
+        MachineError: the device has too little memory for the batch.
     """
     steps = steps_of(len(records), recipe.schedule.batch)
     epochs = recipe.schedule.epochs
@@ -146,7 +146,7 @@ def fit(
     with torch.random.fork_rng(devices=cuda):
         while course.epoch < epochs:
             training.network.train()
-            if recipe.optimiser.frozen_norm:
+            if recipe.optimizer.frozen_norm:
                 training.network.hold_norm()
             for job, found in islice(feed, steps - course.position):
                 step = course.epoch * steps + course.position
@@ -154,15 +154,15 @@ def fit(
                 torch.manual_seed(seed_of(recipe.seed, "step", step))  # for backbones that drop out
                 taken = _whole(job.rows, found, records, around)
                 if taken:
-                    pictures = normalised([p for _, p in taken], mean, std, around.device)
+                    images = normalised([p for _, p in taken], mean, std, around.device)
                     chosen = [records[row] for row, _ in taken]
                     if recipe.noise is not None:
                         keys = [(recipe.seed, "noise", record.id, job.epoch) for record in chosen]
-                        pictures = perturbed(pictures, keys, recipe.noise)
+                        images = perturbed(images, keys, recipe.noise)
                     course.loss += len(taken) * _step(
-                        training, course, pictures, chosen, recipe, rate, step, around
+                        training, course, images, chosen, recipe, rate, step, around
                     )
-                    course.pictures += len(taken)
+                    course.images += len(taken)
                 course.position += 1
                 around.advance(1)
                 late = time.monotonic() - saved > BETWEEN_SAVES
@@ -175,13 +175,13 @@ def fit(
             line = {
                 "epoch": course.epoch + 1,
                 "steps": steps,
-                "pictures": course.pictures,
-                "loss": course.loss / course.pictures if course.pictures else None,
+                "images": course.images,
+                "loss": course.loss / course.images if course.images else None,
                 "lr": rate,
                 **_validated(validate, training, course, around),
             }
             course.history.append(line)
-            course.epoch, course.position, course.loss, course.pictures = course.epoch + 1, 0, 0.0, 0
+            course.epoch, course.position, course.loss, course.images = course.epoch + 1, 0, 0.0, 0
             around.resumption.save(training, course)
             saved = time.monotonic()
             around.finished_epoch(course.history)
@@ -196,7 +196,7 @@ def steps_of(count: int, batch: int) -> int:
 def _rate(recipe: TrainRecipe, step: int, steps: int) -> float:
     """The backbone's learning rate at a step, counted over all epochs of so many steps."""
     schedule = recipe.schedule
-    return recipe.optimiser.lr * poly(step, steps * schedule.epochs, schedule.power)
+    return recipe.optimizer.lr * poly(step, steps * schedule.epochs, schedule.power)
 
 
 def _validated(
@@ -220,43 +220,41 @@ def _jobs(course: Course, recipe: TrainRecipe, count: int) -> Iterator[_Job]:
 
 def _loader(
     records: Sequence[ImageRecord], recipe: TrainRecipe, ground: Sequence[int]
-) -> Callable[[_Job], list[Picture | DataFault]]:
+) -> Callable[[_Job], list[ImageArray | DataError]]:
     """What the threads do: read and augment; a fault is handed on as a value, to be raised in order."""
     how = recipe.augmentation
 
-    def load_one(record: ImageRecord, epoch: int) -> Picture | DataFault:
+    def load_one(record: ImageRecord, epoch: int) -> ImageArray | DataError:
         draws = Draws.of(generator(recipe.seed, record.id, epoch))
         try:
-            picture = images.read_image(record.image)
-        except DataFault as fault:
+            image = images.read_image(record.image)
+        except DataError as fault:
             return fault
-        return augmented(picture, draws, resize=how.resize, crop=how.crop, flip=how.flip, ground=ground)
+        return augmented(image, draws, resize=how.resize, crop=how.crop, flip=how.flip, ground=ground)
 
     return lambda job: [load_one(records[row], job.epoch) for row in job.rows]
 
 
 def _whole(
     rows: Sequence[int],
-    found: Sequence[Picture | DataFault],
+    found: Sequence[ImageArray | DataError],
     records: Sequence[ImageRecord],
     around: Surroundings,
-) -> list[tuple[int, Picture]]:
-    """The pictures that could be read; each other one is told or ends the run."""
-    whole: list[tuple[int, Picture]] = []
-    for row, picture in zip(rows, found, strict=True):
-        if isinstance(picture, DataFault):
+) -> list[tuple[int, ImageArray]]:
+    """The images that could be read; each other one is told or ends the run."""
+    whole: list[tuple[int, ImageArray]] = []
+    for row, image in zip(rows, found, strict=True):
+        if isinstance(image, DataError):
             if not around.skip_broken:
-                raise picture
-            around.problem(
-                records[row].image.name, "picture", str(picture), "mend it or take it off the list"
-            )
+                raise image
+            around.problem(records[row].image.name, "image", str(image), "mend it or take it off the list")
         else:
-            whole.append((row, picture))
+            whole.append((row, image))
     return whole
 
 
 def targets_of(records: Sequence[ImageRecord], classes: int) -> Tensor:
-    """(B, C) float32, 1 where the picture has the class."""
+    """(B, C) float32, 1 where the image has the class."""
     targets = torch.zeros(len(records), classes)
     for row, record in enumerate(records):
         for label in record.labels or ():
@@ -267,35 +265,35 @@ def targets_of(records: Sequence[ImageRecord], classes: int) -> Tensor:
 def _step(
     training: Training,
     course: Course,
-    pictures: Tensor,
+    images: Tensor,
     records: Sequence[ImageRecord],
     recipe: TrainRecipe,
     rate: float,
     step: int,
     around: Surroundings,
 ) -> float:
-    """One step of the optimiser; gives the loss. Nothing has moved where it raises."""
-    network, optimiser, scaler = training.network, training.optimiser, training.scaler
+    """One step of the optimizer; gives the loss. Nothing has moved where it raises."""
+    network, optimizer, scaler = training.network, training.optimizer, training.scaler
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     try:
         with autocast_of(recipe.precision, around.device)():
-            logits = network(pictures.contiguous(memory_format=layout))
+            logits = network(images.contiguous(memory_format=layout))
         targets = targets_of(records, network.classes).to(around.device)
         loss = functional.multilabel_soft_margin_loss(logits.float(), targets)
         value = float(loss.detach())
         norm = float("nan")
         if isfinite(value):
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            scaler.unscale_(optimiser)
+            scaler.unscale_(optimizer)
             learning = [p for p in network.parameters() if p.requires_grad]
-            norm = float(torch.nn.utils.clip_grad_norm_(learning, recipe.optimiser.clip or float("inf")))
+            norm = float(torch.nn.utils.clip_grad_norm_(learning, recipe.optimizer.clip or float("inf")))
     except torch.OutOfMemoryError as error:
-        optimiser.zero_grad(set_to_none=True)
-        raise EnvironmentFault(
-            f"step {step + 1}: {around.device} has too little memory for {len(records)} pictures of "
+        optimizer.zero_grad(set_to_none=True)
+        raise MachineError(
+            f"step {step + 1}: {around.device} has too little memory for {len(records)} images of "
             f"{recipe.augmentation.crop} pixels; lower schedule.batch or augmentation.crop"
         ) from error
     finite = isfinite(norm)
@@ -306,11 +304,11 @@ def _step(
         told = (
             f"step {step + 1}, epoch {course.epoch + 1}: loss {value:g}, gradient norm {norm:g}, lr {rate:g}"
         )
-        around.problem(f"step {step + 1}", "not_finite", f"{told}; pictures {ids}", "lower optimiser.lr")
-        raise NumericFault(
-            f"{told}; pictures {', '.join(r.id for r in records[:4])}{', ...' if len(records) > 4 else ''}; "
-            "the last good state stays, lower optimiser.lr or set optimiser.clip"
+        around.problem(f"step {step + 1}", "not_finite", f"{told}; images {ids}", "lower optimizer.lr")
+        raise NumericError(
+            f"{told}; images {', '.join(r.id for r in records[:4])}{', ...' if len(records) > 4 else ''}; "
+            "the last good state stays, lower optimizer.lr or set optimizer.clip"
         )
-    scaler.step(optimiser)  # leaves the step out where half precision overflowed
+    scaler.step(optimizer)  # leaves the step out where half precision overflowed
     scaler.update()
     return value

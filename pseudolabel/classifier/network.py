@@ -4,7 +4,7 @@
 
 so the class activation map of class c is w_c . A(y, x). Source: Zhou et al. 2016 (arXiv 1512.04150).
 The features of a vision transformer are the patch tokens after its last norm, laid out as they lie in the
-picture; its other tokens (class, distillation, registers) are left aside.
+image; its other tokens (class, distillation, registers) are left aside.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pseudolabel.classifier._build import NATURAL, create
 from pseudolabel.classifier._layout import SIZES, Size, layout_of
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
 
 
 class Classifier(nn.Module):
@@ -33,10 +33,10 @@ class Classifier(nn.Module):
     Attributes:
         stride: the output stride as measured.
         depth: D, channels of the features.
-        pooled, target, side: see `pseudolabel.maps._explained.Network`.
+        pooled, target, side: see `pseudolabel.explain.model.Network`.
 
     Raises:
-        DataFault: no such backbone, it gives no feature grid, or it cannot have this output stride.
+        DataError: no such backbone, it gives no feature grid, or it cannot have this output stride.
     """
 
     pooled = True
@@ -53,14 +53,14 @@ class Classifier(nn.Module):
         self.layout = layout_of(network, network.forward_features, backbone, "network")
         self.depth, self.stride = self.layout.depth, self.layout.stride
         if self.stride != output_stride:
-            raise DataFault(
+            raise DataError(
                 f"network.output_stride: {backbone!r} has {self.stride} and cannot be made {output_stride}; "
                 f"write {self.stride} or take another backbone"
             )
         self.head = nn.Linear(self.depth, classes, bias=False)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) normalised pictures -> (B, D, h', w') features after the last activation."""
+        """(B, 3, h, w) normalised images -> (B, D, h', w') features after the last activation."""
         return self.grid(self.backbone.forward_features(images), (images.shape[2], images.shape[3]))
 
     def classify(self, features: Tensor) -> Tensor:
@@ -69,14 +69,14 @@ class Classifier(nn.Module):
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) normalised pictures -> (B, C) logits."""
+        """(B, 3, h, w) normalised images -> (B, C) logits."""
         return self.classify(self.features(images))
 
     def grid(self, values: Tensor, size: Size) -> Tensor:
         """Output of any module as (B, D, h', w'), given the (h, w) of the input.
 
         Raises:
-            DataFault: it has no grid.
+            DataError: it has no grid.
         """
         return self.layout.grid(values, size)
 
@@ -103,8 +103,8 @@ class Classifier(nn.Module):
             return []
         matcher = getattr(self.backbone, "group_matcher", None)
         if matcher is None:
-            raise DataFault(
-                f"optimiser.frozen_stem: {self.name!r} does not say what its stem is; write false"
+            raise DataError(
+                f"optimizer.frozen_stem: {self.name!r} does not say what its stem is; write false"
             )
         layer = timm.models.group_parameters(self.backbone, matcher(coarse=True), reverse=True)
         return [parameter for name, parameter in self.backbone.named_parameters() if layer[name] < groups]

@@ -1,10 +1,10 @@
-"""Model-noise: a classifier that learns on perturbed pictures, for maps that are taken from perturbed ones.
+"""Model-noise: a classifier that learns on perturbed images, for maps that are taken from perturbed ones.
 
     gaussian   x + n,   n ~ N(0, (sigma * (max x - min x))^2) for each number
     bernoulli  x * m,   m ~ Bernoulli(keep) for each pixel, one for all three channels
 
-of the normalised and cropped picture, so that a removed pixel is the mean colour; the loss sees the
-perturbed picture only. Source: authors' code (sammarfy/WS3_lib) for bernoulli, keep 0.9; arXiv 2308.11052
+of the normalised and cropped image, so that a removed pixel is the mean colour; the loss sees the
+perturbed image only. Source: authors' code (sammarfy/WS3_lib) for bernoulli, keep 0.9; arXiv 2308.11052
 names the Gaussian classifier and publishes no script, sigma is SmoothGrad's (arXiv 1706.03825).
 """
 
@@ -16,29 +16,29 @@ import torch
 from torch import Tensor
 
 from pseudolabel.draws import generator
-from pseudolabel.schema import Noise
+from pseudolabel.recipes.schema import Noise
 
 Key = tuple[int | str, ...]
 
 
-def perturbed(pictures: Tensor, keys: Sequence[Key], noise: Noise) -> Tensor:
-    """Pictures with noise.
+def perturbed(images: Tensor, keys: Sequence[Key], noise: Noise) -> Tensor:
+    """Images with noise.
 
     Args:
-        pictures: (B, 3, h, w) float32, normalised, any device; left as they are.
-        keys: of each picture, what its draws follow from.
+        images: (B, 3, h, w) float32, normalised, any device; left as they are.
+        keys: of each image, what its draws follow from.
         noise: see `Noise`.
 
     Returns:
-        (B, 3, h, w) float32 on the same device; a picture's noise does not depend on the others.
+        (B, 3, h, w) float32 on the same device; an image's noise does not depend on the others.
     """
-    rows = [_one(picture, generator(*key), noise) for picture, key in zip(pictures, keys, strict=True)]
+    rows = [_one(image, generator(*key), noise) for image, key in zip(images, keys, strict=True)]
     return torch.stack(rows)
 
 
-def _one(picture: Tensor, source: torch.Generator, noise: Noise) -> Tensor:
+def _one(image: Tensor, source: torch.Generator, noise: Noise) -> Tensor:
     if noise.kind == "gaussian":
-        spread = noise.sigma * (picture.amax() - picture.amin())
-        return picture + spread * torch.randn(picture.shape, generator=source).to(picture.device)
-    shape = picture.shape if noise.per_channel else picture.shape[1:]
-    return picture * (torch.rand(shape, generator=source) < noise.keep).to(picture.device)
+        spread = noise.sigma * (image.amax() - image.amin())
+        return image + spread * torch.randn(image.shape, generator=source).to(image.device)
+    shape = image.shape if noise.per_channel else image.shape[1:]
+    return image * (torch.rand(shape, generator=source) < noise.keep).to(image.device)

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from pseudolabel import draws, weights
 from pseudolabel.classifier._build import create
 from pseudolabel.classifier._layout import SIZES, Size, layout_of
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
 
 AGREEMENT = 1e-4  # relative; the same sums in another order differ by about 1e-6
 
 
 class Pretrained(nn.Module):
-    """A network with its head, as `pseudolabel.maps._explained.Network` wants one.
+    """A network with its head, as `pseudolabel.explain.model.Network` wants one.
 
     Args:
         backbone: of timm or `torchvision/NAME`, with weights and head, in evaluation mode.
@@ -35,7 +35,7 @@ class Pretrained(nn.Module):
         pooled, target, side: see `Network`.
 
     Raises:
-        DataFault: no grid of features, or nothing in the network depends on its cells.
+        DataError: no grid of features, or nothing in the network depends on its cells.
     """
 
     side = min(SIZES[0])
@@ -71,7 +71,7 @@ class Pretrained(nn.Module):
         """Output of any module as (B, D, h', w'), given the (h, w) of the input.
 
         Raises:
-            DataFault: it has no grid.
+            DataError: it has no grid.
         """
         return self.layout.grid(values, size)
 
@@ -94,7 +94,7 @@ class Pretrained(nn.Module):
             for hook in hooks:
                 hook.remove()
         if not isinstance(logits, Tensor) or logits.dim() != 2:
-            raise DataFault(f"classifier.backbone: {name!r} does not classify whole pictures; take another")
+            raise DataError(f"classifier.backbone: {name!r} does not classify whole images; take another")
         mean = self.grid(features, SIZES[0]).mean(dim=(2, 3))
         for module, given, written in seen:
             if _equal(given, mean) and _equal(written, logits):
@@ -126,7 +126,7 @@ class Pretrained(nn.Module):
         for (layer, _), gradient in zip(reversed(outputs), reversed(found[1:]), strict=True):
             if self._reaches(gradient, size):
                 return layer
-        raise DataFault(
+        raise DataError(
             f"classifier.backbone: the logits of {name!r} depend on no grid of features; take another network"
         )
 
@@ -146,7 +146,7 @@ class Pretrained(nn.Module):
             return False
         try:
             cells = self.grid(gradient, size)
-        except DataFault:
+        except DataError:
             return False
         return cells.shape[1] == self.depth and bool((cells != 0).any())
 
@@ -171,16 +171,16 @@ def pretrained(backbone: str, source: str, *, output_stride: int | None = None) 
         The network in evaluation mode, on the CPU, and a line on its weights.
 
     Raises:
-        DataFault: no such network, no grid, it cannot have this stride, or the weights are another's.
-        EnvironmentFault: the package is not installed, or the hub does not answer.
-        UsageFault: there is no package for this backbone.
+        DataError: no such network, no grid, it cannot have this stride, or the weights are another's.
+        MachineError: the package is not installed, or the hub does not answer.
+        UsageError: there is no package for this backbone.
     """
     with torch.random.fork_rng(devices=[]):  # the start values are overwritten; nobody's draws move
         model = create(backbone, output_stride, "classifier", headless=False)
     taken = weights.load_backbone(model, backbone, source)
     network = Pretrained(model, backbone)
     if output_stride is not None and network.stride != output_stride:
-        raise DataFault(
+        raise DataError(
             f"classifier.output_stride: {backbone!r} has {network.stride} and cannot be made "
             f"{output_stride}; write {network.stride} or leave it out"
         )

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from pseudolabel.classifier.network import Classifier
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
 from pseudolabel.training.checkpoint import load_state, pack_optimizer, save_state, unpack_optimizer
 
 
@@ -26,8 +26,8 @@ class Course:
     Attributes:
         epoch: epochs finished, validation included.
         position: steps done of the epoch under way.
-        loss: sum of the epoch's losses so far, weighted by pictures.
-        pictures: how many those were.
+        loss: sum of the epoch's losses so far, weighted by images.
+        images: how many those were.
         skipped: steps in a row that half precision left out.
         history: a line an epoch, as in metrics.jsonl.
     """
@@ -35,17 +35,17 @@ class Course:
     epoch: int = 0
     position: int = 0
     loss: float = 0.0
-    pictures: int = 0
+    images: int = 0
     skipped: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
 class Training:
-    """What learns: the network, its optimiser, half precision's scaler."""
+    """What learns: the network, its optimizer, half precision's scaler."""
 
     network: Classifier
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
 
 
@@ -69,11 +69,11 @@ class Resumption:
         """Write the state; the one before it is kept.
 
         Raises:
-            NumericFault: a tensor is not finite; both files stay.
+            NumericError: a tensor is not finite; both files stay.
         """
-        slots, meta = pack_optimizer(training.optimiser)
+        slots, meta = pack_optimizer(training.optimizer)
         tensors = {f"network.{k}": v for k, v in training.network.state_dict().items()}
-        tensors |= {f"optimiser.{k}": v for k, v in slots.items()}
+        tensors |= {f"optimizer.{k}": v for k, v in slots.items()}
         self.last.parent.mkdir(parents=True, exist_ok=True)
         if self._whole:
             os.replace(self.last, self.previous)
@@ -84,7 +84,7 @@ class Resumption:
             {
                 "fingerprint": self._fingerprint,
                 "course": asdict(course),
-                "optimiser": meta,
+                "optimizer": meta,
                 "scaler": training.scaler.state_dict(),
             },
         )
@@ -97,27 +97,27 @@ class Resumption:
             Where it stands, or None where there is no state.
 
         Raises:
-            DataFault: there are states and none can be read, or they are another run's.
+            DataError: there are states and none can be read, or they are another run's.
         """
-        damaged: DataFault | None = None
+        damaged: DataError | None = None
         for file in (self.last, self.previous):
             if not file.is_file():
                 continue
             try:
                 tensors, meta = load_state(file)
-            except DataFault as fault:
+            except DataError as fault:
                 damaged = fault
                 self._say(f"{file.name} is damaged; looking at the state before it")
                 continue
             if meta.get("fingerprint") != self._fingerprint:
-                raise DataFault(f"{file}: the state of another run; train into a new folder")
+                raise DataError(f"{file}: the state of another run; train into a new folder")
             training.network.load_state_dict(_part(tensors, "network."), strict=True)
-            unpack_optimizer(training.optimiser, _part(tensors, "optimiser."), meta["optimiser"])
+            unpack_optimizer(training.optimizer, _part(tensors, "optimizer."), meta["optimizer"])
             training.scaler.load_state_dict(meta["scaler"])
             self._whole = file == self.last
             return Course(**meta["course"])
         if damaged:
-            raise DataFault(f"{damaged}; start again with --overwrite")
+            raise DataError(f"{damaged}; start again with --overwrite")
         return None
 
 

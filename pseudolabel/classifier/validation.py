@@ -1,7 +1,7 @@
-"""How well a classifier knows the classes of pictures it has not seen: AP a class and their mean.
+"""How well a classifier knows the classes of images it has not seen: AP a class and their mean.
 
-Pictures go in whole, at one long side; the pooled features of a whole picture give its logits. Batches
-hold pictures of equal size only (padding would move the average), planned from the list alone.
+Images go in whole, at one long side; the pooled features of a whole image give its logits. Batches
+hold images of equal size only (padding would move the average), planned from the list alone.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ import torch
 from numpy.typing import NDArray
 
 from pseudolabel import images
-from pseudolabel.classifier.augmentation import Picture, normalised, resized
+from pseudolabel.classifier.augmentation import ImageArray, normalised, resized
 from pseudolabel.classifier.average_precision import average_precision
 from pseudolabel.classifier.feed import ahead
 from pseudolabel.classifier.network import Classifier
 from pseudolabel.classifier.noise import perturbed
+from pseudolabel.recipes.schema import Noise
 from pseudolabel.records import ImageRecord, LabelSpace
-from pseudolabel.schema import Noise
 
-COMMON = 10  # pictures; a class with fewer makes a mean jump, so a mean over the others stands beside
+COMMON = 10  # images; a class with fewer makes a mean jump, so a mean over the others stands beside
 
 
 @dataclass(frozen=True)
 class View:
-    """How pictures reach the network.
+    """How images reach the network.
 
     Attributes:
         mean, std: RGB in 0..1.
-        long_side: of validation pictures in pixels; 0 leaves them.
-        batch: pictures of one forward at most.
+        long_side: of validation images in pixels; 0 leaves them.
+        batch: images of one forward at most.
         workers: threads that decode.
         device: where the network is.
         channels_last: memory layout.
         autocast: a context for each forward.
-        noise: perturbation of each picture, drawn from (seed, id), or None.
+        noise: perturbation of each image, drawn from (seed, id), or None.
         seed: see `noise`.
     """
 
@@ -58,27 +58,27 @@ class View:
 def logits_of(
     network: Classifier, records: Sequence[ImageRecord], view: View, advance: Callable[[int], None]
 ) -> NDArray[np.float32]:
-    """(N, C) logits of N pictures, in list order.
+    """(N, C) logits of N images, in list order.
 
     Args:
         network: left in evaluation mode.
-        records: pictures.
+        records: images.
         view: see `View`.
-        advance: told the number of pictures done; may raise to stop.
+        advance: told the number of images done; may raise to stop.
 
     Raises:
-        DataFault: a picture cannot be read; a score of a part of the list would be no score.
+        DataError: an image cannot be read; a score of a part of the list would be no score.
     """
     network.eval()
     out = np.full((len(records), network.classes), np.nan, np.float32)
     layout = torch.channels_last if view.channels_last else torch.contiguous_format
 
-    def load(rows: list[int]) -> list[Picture]:
+    def load(rows: list[int]) -> list[ImageArray]:
         return [resized(images.read_image(records[row].image), view.long_side) for row in rows]
 
     plan = _equal_sizes(records, view)
-    for rows, pictures in ahead(plan, load, workers=view.workers, depth=2 * view.workers):
-        batch = normalised(pictures, view.mean, view.std, view.device)
+    for rows, input_images in ahead(plan, load, workers=view.workers, depth=2 * view.workers):
+        batch = normalised(input_images, view.mean, view.std, view.device)
         if view.noise is not None:
             keys = [(view.seed, "noise", records[row].id, "validation") for row in rows]
             batch = perturbed(batch, keys, view.noise)
@@ -94,12 +94,12 @@ def score(logits: NDArray[np.float32], records: Sequence[ImageRecord], space: La
 
     Args:
         logits: (N, C) finite.
-        records: their pictures, labels known.
+        records: their images, labels known.
         space: class names.
 
     Returns:
         images; map over the classes that have a positive (None where none has); classes_averaged;
-        ap and positives by class name; common: the same mean over classes with at least 10 pictures.
+        ap and positives by class name; common: the same mean over classes with at least 10 images.
     """
     present = np.zeros(logits.shape, bool)
     for row, record in enumerate(records):
@@ -125,7 +125,7 @@ def _mean(ap: Mapping[str, float | None], names: Sequence[str]) -> float | None:
 
 
 def _equal_sizes(records: Sequence[ImageRecord], view: View) -> list[list[int]]:
-    """Rows grouped by the size of their picture, in order of first appearance, in batches."""
+    """Rows grouped by the size of their image, in order of first appearance, in batches."""
     groups: dict[tuple[int, int], list[int]] = {}
     for row, record in enumerate(records):
         groups.setdefault(images.read_size(record.image), []).append(row)

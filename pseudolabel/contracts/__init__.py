@@ -1,1 +1,1 @@
-"""Contract suites: what every brick of a room must keep; run them on your own bricks."""
+"""Contract suites: what every component of a kind must keep; run them on your own components."""

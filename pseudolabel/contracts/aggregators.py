@@ -1,8 +1,8 @@
-"""What every aggregator keeps: its twin, the signs, its draws, and being nested in any order.
+"""What every aggregator keeps: its oracle, the signs, its draws, and being nested in any order.
 
 Run by `pytest --pyargs pseudolabel.contracts.aggregators`; `pseudolabel.contracts.methods` runs every method
 in every aggregator. Traits looked at: an aggregator's `small` (parameters that make it quick) and `drawn`
-((key, size, params) -> what is random, as its twin takes it); one without `drawn` draws nothing.
+((key, size, params) -> what is random, as its oracle takes it); one without `drawn` draws nothing.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from pseudolabel.contracts.methods import (
     test_shapes_types_and_only_what_was_asked,
     test_twice_gives_the_same_bits,
 )
-from pseudolabel.contracts.networks import Functions, Small, functions, pictures
-from pseudolabel.contracts.twins import twin_of
-from pseudolabel.maps._bound import BoundMethod, build
-from pseudolabel.maps._explained import Explained
+from pseudolabel.contracts.networks import Functions, Small, functions, random_images
+from pseudolabel.contracts.oracles import oracle_of
+from pseudolabel.explain.method import BoundMethod, build
+from pseudolabel.explain.model import Explained
 from pseudolabel.records import Targets
-from pseudolabel.registry import Brick
+from pseudolabel.registry import Component
 
 __all__ = [
     "aggregator",
@@ -47,7 +47,7 @@ __all__ = [
     "test_an_image_without_a_label_is_left_out",
     "test_batch_size_changes_only_rounding",
     "test_costs_as_many_forwards_as_it_says",
-    "test_equals_its_twin",
+    "test_equals_its_oracle",
     "test_images_are_left_as_they_were",
     "test_maps_are_never_below_0_where_the_method_s_are_not",
     "test_memory_that_runs_out_halves_the_batch_f14",
@@ -69,7 +69,7 @@ def line(request: pytest.FixtureRequest) -> BoundMethod:
 
 
 @pytest.fixture(params=AGGREGATORS)
-def aggregator(request: pytest.FixtureRequest) -> Brick:
+def aggregator(request: pytest.FixtureRequest) -> Component:
     return registry.get("aggregators", request.param)
 
 
@@ -91,15 +91,15 @@ EVIDENCE: dict[str, tuple[Callable[[Functions, Array, int], Array], Callable[[Ar
 
 
 @pytest.mark.parametrize("method", INNER)
-def test_equals_its_twin(aggregator: Brick, method: str) -> None:
-    twin, images, network = twin_of(aggregator), pictures(), functions(Small())
-    brick = registry.get("methods", method)
-    evidence_of, finish = EVIDENCE[method]
+def test_equals_its_oracle(aggregator: Component, method: str) -> None:
+    oracle, images, network = oracle_of(aggregator), random_images(), functions(Small())
+    component = registry.get("methods", method)
+    attribution_of, reduce = EVIDENCE[method]
     drawn = aggregator.traits.get("drawn", lambda key, size, params: {})
     for params in variants(aggregator, aggregator.traits.get("small")):
-        bound = build((brick, brick.params()), [(aggregator, params)])
-        evidence = bound.explain(Explained(Small()), images, Targets.of(LABELS), KEYS)
-        maps = bound.finish(evidence.values).numpy()
+        bound = build((component, component.params()), [(aggregator, params)])
+        attribution = bound.explain(Explained(Small()), images, Targets.of(LABELS), KEYS)
+        maps = bound.reduce(attribution.values).numpy()
         row = 0
         for image, key, labels in zip(images.double().numpy(), KEYS, LABELS, strict=True):
             for label in labels:
@@ -108,32 +108,32 @@ def test_equals_its_twin(aggregator: Brick, method: str) -> None:
                 def inner(view: Array, label: int = label, said: list[tuple[float, float]] = said) -> object:
                     logits = network.logits(view)
                     said.append((logits[label - 1], float(np.logaddexp.reduce(logits))))
-                    return evidence_of(network, view, label), *said[-1]
+                    return attribution_of(network, view, label), *said[-1]
 
                 random = drawn(key, (26, 35), params)
-                expected, uncovered = twin(
-                    inner, finish, brick.traits["place"], image, **random, **params.as_dict()
+                expected, uncovered = oracle(
+                    inner, reduce, component.traits["project"], image, **random, **params.as_dict()
                 )
                 # float32 sums of a few views, relative to the map's largest value
                 np.testing.assert_allclose(
                     maps[row], expected, rtol=1e-4, atol=3e-5 * np.abs(expected).max(), err_msg=str(params)
                 )
-                assert float(evidence.logits[row]) == pytest.approx(
+                assert float(attribution.logits[row]) == pytest.approx(
                     np.mean([logit for logit, _ in said]), rel=1e-4, abs=1e-5
                 )
-                assert evidence.totals is not None
-                assert float(evidence.totals[row]) == pytest.approx(
+                assert attribution.totals is not None
+                assert float(attribution.totals[row]) == pytest.approx(
                     np.mean([total for _, total in said]), rel=1e-4, abs=1e-5
                 )
                 if uncovered is None:
-                    assert evidence.uncovered is None
+                    assert attribution.uncovered is None
                 else:
-                    assert evidence.uncovered is not None
-                    assert float(evidence.uncovered[row]) == pytest.approx(uncovered, abs=1e-6)
+                    assert attribution.uncovered is not None
+                    assert float(attribution.uncovered[row]) == pytest.approx(uncovered, abs=1e-6)
                 row += 1
 
 
-def test_maps_are_never_below_0_where_the_method_s_are_not(aggregator: Brick) -> None:
+def test_maps_are_never_below_0_where_the_method_s_are_not(aggregator: Component) -> None:
     below = 0
     for name in METHODS:
         method = registry.get("methods", name)
@@ -142,19 +142,19 @@ def test_maps_are_never_below_0_where_the_method_s_are_not(aggregator: Brick) ->
                 continue
             small = aggregator.params.model_validate(aggregator.traits.get("small", {}))
             bound = build((method, chosen), [(aggregator, small)])
-            evidence = bound.explain(Explained(Small()), pictures(), Targets.of(LABELS), KEYS)
-            assert float(bound.finish(evidence.values).min()) >= 0, (name, chosen)
+            attribution = bound.explain(Explained(Small()), random_images(), Targets.of(LABELS), KEYS)
+            assert float(bound.reduce(attribution.values).min()) >= 0, (name, chosen)
             below += 1
     assert below, "no method's maps are >= 0"
 
 
 @pytest.mark.parametrize("method", INNER)
-def test_the_key_decides_all_that_is_random(aggregator: Brick, method: str) -> None:
-    bound, model, images = built(method, aggregator.name), Explained(Small()), pictures(1)
+def test_the_key_decides_all_that_is_random(aggregator: Component, method: str) -> None:
+    bound, model, images = built(method, aggregator.name), Explained(Small()), random_images(1)
     targets = Targets.of([(1, 3)])
 
     def maps(*key: int | str) -> torch.Tensor:
-        return bound.finish(bound.explain(model, images, targets, [key]).values)
+        return bound.reduce(bound.explain(model, images, targets, [key]).values)
 
     first = maps(0, "a")
     torch.manual_seed(99)  # nobody else's draws count
@@ -172,6 +172,6 @@ def test_costs_as_many_forwards_as_it_says(line: BoundMethod) -> None:
     model.probe()
     items: list[int] = []
     model.network.trunk[0].register_forward_hook(lambda _, inputs, __: items.append(len(inputs[0])))
-    line.explain(model, pictures(), Targets.of(LABELS), KEYS)
+    line.explain(model, random_images(), Targets.of(LABELS), KEYS)
     assert sum(items) == 3 * line.views
     assert max(items) <= 3

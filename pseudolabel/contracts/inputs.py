@@ -1,4 +1,4 @@
-"""What the contract suites feed to bricks: one scene that shows every outcome, and the odd cases."""
+"""What the contract suites feed to components: one scene that shows every outcome, and the odd cases."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from pseudolabel.records import Scores
-from pseudolabel.registry import Brick, Parameters
+from pseudolabel.registry import Component, Parameters
 
 BOUNDS = {"gt": 0, "ge": -1, "lt": 0, "le": 1}  # the nearest whole step that each bound must refuse
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A brick with parameters as a step of `pseudolabel.line`."""
+    """A component with parameters as a step of `pseudolabel.pipeline.postprocessing`."""
 
-    brick: Brick
+    component: Component
     params: Parameters
 
     @property
-    def brick_name(self) -> str:
-        """The brick's name in its room."""
-        return self.brick.name
+    def component_name(self) -> str:
+        """The component's name in its kind."""
+        return self.component.name
 
-    def load(self) -> tuple[Brick, Parameters]:
+    def load(self) -> tuple[Component, Parameters]:
         """Both."""
-        return self.brick, self.params
+        return self.component, self.params
 
 
 def image(height: int, width: int, seed: int = 0) -> Tensor:
@@ -71,8 +71,8 @@ def raw(scores: Scores) -> Scores:
 
 def raw_scene() -> tuple[Scores, Tensor]:
     """The scene as raw scores, a third of it below zero."""
-    scores, picture = scene()
-    return raw(scores), picture
+    scores, image = scene()
+    return raw(scores), image
 
 
 def no_class() -> tuple[Scores, Tensor]:
@@ -84,66 +84,66 @@ def odd_inputs() -> dict[str, tuple[Scores, Tensor]]:
     """Scores in [0, 1] that have broken things before, by a name for the test's id."""
     inputs = {"one class": scene(1), "ten classes": scene(10), "1 x 1": scene(2, 1, 1)}
     inputs["3 x 500"], inputs["500 x 2"] = scene(2, 3, 500), scene(2, 500, 2)
-    scores, picture = scene(2, 20, 30)
-    inputs["constant"] = scores.replace(torch.full_like(scores.values, 0.5)), picture
-    inputs["empty"] = scores.replace(torch.zeros_like(scores.values)), picture
-    inputs["all ones"] = scores.replace(torch.ones_like(scores.values)), picture
+    scores, image = scene(2, 20, 30)
+    inputs["constant"] = scores.replace(torch.full_like(scores.values, 0.5)), image
+    inputs["empty"] = scores.replace(torch.zeros_like(scores.values)), image
+    inputs["all ones"] = scores.replace(torch.ones_like(scores.values)), image
     levels = torch.tensor([0.04, 0.1, 0.15, 0.5, 1.0]).repeat_interleave(6)  # ties with usual thresholds
-    inputs["levels"] = scores.replace(levels.expand(2, 20, 30).clone()), picture
-    inputs["flat image"] = scores, torch.full_like(picture, 128)
+    inputs["levels"] = scores.replace(levels.expand(2, 20, 30).clone()), image
+    inputs["flat image"] = scores, torch.full_like(image, 128)
     return inputs
 
 
-def variants(brick: Brick, base: Mapping[str, Any] | None = None) -> Iterator[Parameters]:
+def variants(component: Component, base: Mapping[str, Any] | None = None) -> Iterator[Parameters]:
     """The defaults under every combination of named options, then every number and every switch moved once.
 
     Options whose package is not installed are left out (trait `needs_for`: key -> option -> module).
 
     Args:
-        brick: whose parameters.
+        component: whose parameters.
         base: values that stand in for the defaults.
     """
-    fields, own = brick.params.model_fields, dict(base or {})
+    fields, own = component.params.model_fields, dict(base or {})
     options = {
-        key: [option for option in get_args(f.annotation) if _is_there(brick, key, option)]
+        key: [option for option in get_args(f.annotation) if _is_there(component, key, option)]
         for key, f in fields.items()
         if get_origin(f.annotation) is Literal
     }
     for chosen in itertools.product(*options.values()):
         try:
-            found = brick.params.model_validate({**own, **dict(zip(options, chosen, strict=True))})
+            found = component.params.model_validate({**own, **dict(zip(options, chosen, strict=True))})
         except ValidationError:  # two options that exclude each other
             continue
         yield found
-    start = brick.params.model_validate(own).as_dict()
+    start = component.params.model_validate(own).as_dict()
     for key, value in start.items():
         if isinstance(value, bool):
-            yield brick.params.model_validate({**start, key: not value})
+            yield component.params.model_validate({**start, key: not value})
         elif isinstance(value, (int, float)):
             moved = (value // 2, value // 2 + 1, 2 * value + 1) if isinstance(value, int) else (value / 2,)
             for candidate in moved:
                 try:
-                    found = brick.params.model_validate({**start, key: candidate})
+                    found = component.params.model_validate({**start, key: candidate})
                 except ValidationError:
                     continue
                 yield found
                 break
 
 
-def _is_there(brick: Brick, key: str, option: Any) -> bool:
-    module = brick.traits.get("needs_for", {}).get(key, {}).get(option)
+def _is_there(component: Component, key: str, option: Any) -> bool:
+    module = component.traits.get("needs_for", {}).get(key, {}).get(option)
     return module is None or importlib.util.find_spec(module) is not None
 
 
-def at_strength(brick: Brick) -> Iterator[Parameters]:
-    """`variants`, each at the strength that the brick declares as none."""
-    for params in variants(brick):
-        yield brick.params.model_validate({**params.as_dict(), **brick.traits["strength"]})
+def at_strength(component: Component) -> Iterator[Parameters]:
+    """`variants`, each at the strength that the component declares as none."""
+    for params in variants(component):
+        yield component.params.model_validate({**params.as_dict(), **component.traits["strength"]})
 
 
-def beyond_bounds(brick: Brick) -> Iterator[tuple[str, Any]]:
+def beyond_bounds(component: Component) -> Iterator[tuple[str, Any]]:
     """(key, value) just beyond each bound that a parameter declares."""
-    for key, field in brick.params.model_fields.items():
+    for key, field in component.params.model_fields.items():
         whole = field.annotation is int
         for mark in field.metadata:
             for name, direction in BOUNDS.items():

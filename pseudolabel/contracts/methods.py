@@ -1,7 +1,7 @@
 """What every map method keeps, alone and in every aggregator.
 
-Run by `pytest --pyargs pseudolabel.contracts.methods`. A brick from another package is tested as soon as its
-entry point is installed. Traits looked at: a method's `place` and `finish`; `small`, parameters that make
+Run by `pytest --pyargs pseudolabel.contracts.methods`. A component from another package is tested as soon as
+its entry point is installed. Traits looked at: a method's `place` and `reduce`; `small`, parameters that make
 it quick; `positive`, params -> whether its maps are never below 0; `rectified`, its layer must give
 >= 0.
 """
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from pseudolabel import registry
 from pseudolabel.contracts.inputs import beyond_bounds, variants
-from pseudolabel.contracts.networks import CLASSES, Small, functions, pictures, state_of
-from pseudolabel.contracts.twins import twin_of
-from pseudolabel.maps._bound import BoundMethod, build
-from pseudolabel.maps._explained import Explained
-from pseudolabel.records import Evidence, Targets
-from pseudolabel.registry import RAW, SAME, UNIT, Brick, Parameters
+from pseudolabel.contracts.networks import CLASSES, Small, functions, random_images, state_of
+from pseudolabel.contracts.oracles import oracle_of
+from pseudolabel.explain.method import BoundMethod, build
+from pseudolabel.explain.model import Explained
+from pseudolabel.records import Attribution, Targets
+from pseudolabel.registry import RAW, SAME, UNIT, Component, Parameters
 
 METHODS = registry.names("methods")
 AGGREGATORS = registry.names("aggregators")
@@ -34,7 +34,7 @@ KEYS = [(0, "a"), (0, "b"), (0, "c")]
 
 
 @pytest.fixture(params=METHODS)
-def method(request: pytest.FixtureRequest) -> Brick:
+def method(request: pytest.FixtureRequest) -> Component:
     return registry.get("methods", request.param)
 
 
@@ -45,31 +45,31 @@ def line(request: pytest.FixtureRequest) -> BoundMethod:
 
 def built(method: str, *aggregators: str) -> BoundMethod:
     """A method within aggregators at quick parameters."""
-    brick = registry.get("methods", method)
-    around: list[tuple[Brick, Parameters]] = []
+    component = registry.get("methods", method)
+    around: list[tuple[Component, Parameters]] = []
     for name in aggregators:
         aggregator = registry.get("aggregators", name)
         small = aggregator.params.model_validate(aggregator.traits.get("small", {}))
         around.append((aggregator, small))
-    return build((brick, brick.params.model_validate(brick.traits.get("small", {}))), around)
+    return build((component, component.params.model_validate(component.traits.get("small", {}))), around)
 
 
 def explained(line: BoundMethod, batch: int = 4, order: Sequence[int] = (0, 1, 2)) -> list[Tensor]:
     """Finished maps (K, h', w') of each image, images taken in this order, given back as 0, 1, 2."""
     model = Explained(Small(), batch=batch)
     labels = [LABELS[index] for index in order]
-    images = pictures()[list(order)]
-    evidence = line.explain(model, images, Targets.of(labels), [KEYS[index] for index in order])
-    maps = by_image(line.finish(evidence.values), labels)
+    images = random_images()[list(order)]
+    attribution = line.explain(model, images, Targets.of(labels), [KEYS[index] for index in order])
+    maps = by_image(line.reduce(attribution.values), labels)
     return [maps[list(order).index(index)] for index in range(len(order))]
 
 
-def choices(brick: Brick) -> Iterator[Parameters]:
+def choices(component: Component) -> Iterator[Parameters]:
     """Parameters that show every option, and every kind of layer where a method may be told one."""
-    yield from variants(brick)
-    if "layer" in brick.params.model_fields:
-        for name in RECTIFIED if brick.traits.get("rectified") else LAYERS:
-            yield brick.params.model_validate({"layer": name})
+    yield from variants(component)
+    if "layer" in component.params.model_fields:
+        for name in RECTIFIED if component.traits.get("rectified") else LAYERS:
+            yield component.params.model_validate({"layer": name})
 
 
 def by_image(maps: Tensor, labels: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -78,19 +78,19 @@ def by_image(maps: Tensor, labels: Sequence[Sequence[int]]) -> list[Tensor]:
     return [maps[end - len(row) : end] for end, row in zip(ends, labels, strict=True)]
 
 
-def test_equals_its_twin(method: Brick) -> None:
-    twin, images = twin_of(method), pictures()
+def test_equals_its_oracle(method: Component) -> None:
+    oracle, images = oracle_of(method), random_images()
     network = functions(Small())
     for params in choices(method):
         line = build((method, params))
-        evidence = line.explain(Explained(Small()), images, Targets.of(LABELS), KEYS)
-        maps = iter(line.finish(evidence.values))
-        logits = iter(evidence.logits)
+        attribution = line.explain(Explained(Small()), images, Targets.of(LABELS), KEYS)
+        maps = iter(line.reduce(attribution.values))
+        logits = iter(attribution.logits)
         named = getattr(params, "layer", None) is not None
         telling = 0
         for image, labels in zip(images.double().numpy(), LABELS, strict=True):
             for label in labels:
-                expected = twin(network, image, label, **params.as_dict())
+                expected = oracle(network, image, label, **params.as_dict())
                 found = next(maps).numpy()
                 telling += np.unique(expected.round(9)).size > 20
                 # float32 through four layers, relative to the map's largest value
@@ -100,32 +100,32 @@ def test_equals_its_twin(method: Brick) -> None:
 
 
 def test_shapes_types_and_only_what_was_asked(line: BoundMethod) -> None:
-    model, images, targets = Explained(Small()), pictures(), Targets.of(LABELS)
-    evidence = line.explain(model, images, targets, KEYS)
-    assert evidence.values.shape[0] == evidence.logits.shape[0] == len(targets.images) == 6
-    assert evidence.values.dtype == evidence.logits.dtype == torch.float32
-    assert evidence.values.isfinite().all()
-    assert not evidence.values.requires_grad
-    maps = line.finish(evidence.values)
-    assert maps.shape == (6, *evidence.values.shape[2:])
-    assert line.place in ("adjoint", "paste")
-    if line.place == "adjoint":
+    model, images, targets = Explained(Small()), random_images(), Targets.of(LABELS)
+    attribution = line.explain(model, images, targets, KEYS)
+    assert attribution.values.shape[0] == attribution.logits.shape[0] == len(targets.images) == 6
+    assert attribution.values.dtype == attribution.logits.dtype == torch.float32
+    assert attribution.values.isfinite().all()
+    assert not attribution.values.requires_grad
+    maps = line.reduce(attribution.values)
+    assert maps.shape == (6, *attribution.values.shape[2:])
+    assert line.project in ("adjoint", "paste")
+    if line.project == "adjoint":
         assert maps.shape[1:] == images.shape[2:]
     assert all(float(row.abs().amax()) > 0 for row in maps)
 
 
-def test_maps_are_never_below_0_where_declared(method: Brick) -> None:
+def test_maps_are_never_below_0_where_declared(method: Component) -> None:
     positive = method.traits.get("positive")
     if positive is None:
         pytest.skip("declares nothing")
     below = 0
     for params in choices(method):
         line = build((method, params))
-        evidence = line.explain(Explained(Small()), pictures(), Targets.of(LABELS), KEYS)
-        lowest = float(line.finish(evidence.values).min())
+        attribution = line.explain(Explained(Small()), random_images(), Targets.of(LABELS), KEYS)
+        lowest = float(line.reduce(attribution.values).min())
         assert lowest >= 0 or not positive(params), params
-        below += float(evidence.values.min()) < 0
-    assert below or method.traits.get("rectified"), "no evidence is below 0, so that nothing was tried"
+        below += float(attribution.values.min()) < 0
+    assert below or method.traits.get("rectified"), "no attribution is below 0, so that nothing was tried"
 
 
 def test_batch_size_changes_only_rounding(line: BoundMethod) -> None:
@@ -145,25 +145,25 @@ def test_twice_gives_the_same_bits(line: BoundMethod) -> None:
 
 
 def test_a_label_does_not_see_the_others(line: BoundMethod) -> None:
-    model, images = Explained(Small()), pictures(1)
-    together = line.finish(line.explain(model, images, Targets.of([(1, 2, 4)]), KEYS[:1]).values)
+    model, images = Explained(Small()), random_images(1)
+    together = line.reduce(line.explain(model, images, Targets.of([(1, 2, 4)]), KEYS[:1]).values)
     for place, label in enumerate((1, 2, 4)):
-        alone = line.finish(line.explain(model, images, Targets.of([(label,)]), KEYS[:1]).values)
+        alone = line.reduce(line.explain(model, images, Targets.of([(label,)]), KEYS[:1]).values)
         scale = float(alone.abs().amax())
         torch.testing.assert_close(together[place : place + 1], alone, rtol=1e-4, atol=1e-5 * scale)
 
 
 def test_an_image_without_a_label_is_left_out(line: BoundMethod) -> None:
-    model, images = Explained(Small()), pictures()
+    model, images = Explained(Small()), random_images()
     with_gap = line.explain(model, images, Targets((0, 2), (1, 4)), KEYS)
     without = line.explain(model, images[[0, 2]], Targets((0, 1), (1, 4)), [KEYS[0], KEYS[2]])
     torch.testing.assert_close(with_gap.values, without.values, rtol=1e-4, atol=1e-5)
 
 
 def test_images_are_left_as_they_were(line: BoundMethod) -> None:
-    images = pictures()
+    images = random_images()
     line.explain(Explained(Small()), images, Targets.of(LABELS), KEYS)
-    assert torch.equal(images, pictures())
+    assert torch.equal(images, random_images())
     assert not images.requires_grad
 
 
@@ -173,16 +173,16 @@ def test_the_network_is_left_as_it_was(line: BoundMethod, end: str) -> None:
     before = dict(state_of(network))
     targets = Targets.of(LABELS)
     if end == "normal":
-        line.explain(Explained(network), pictures(), targets, KEYS)
+        line.explain(Explained(network), random_images(), targets, KEYS)
     elif end == "bad target":
         for label in (0, CLASSES + 1):
             with pytest.raises(ValueError, match=f"class {label} is not in 1..{CLASSES}"):
-                line.explain(Explained(network), pictures(), Targets((0,), (label,)), KEYS)
+                line.explain(Explained(network), random_images(), Targets((0,), (label,)), KEYS)
     else:
         model = Explained(network)
         model.network.trunk[4].register_forward_pre_hook(_raise)
         with pytest.raises(ArithmeticError, match="planted"):
-            line.explain(model, pictures(), targets, KEYS)
+            line.explain(model, random_images(), targets, KEYS)
     after = dict(state_of(network))
     assert before.keys() == after.keys()
     for name, value in before.items():
@@ -196,11 +196,11 @@ def _raise(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 2), (5, 64)])
 def test_odd_sizes_f7(line: BoundMethod, size: tuple[int, int]) -> None:
-    images = pictures(1, *size)
-    evidence = line.explain(Explained(Small()), images, Targets.of([(1, 2)]), KEYS[:1])
-    assert evidence.values.isfinite().all()
-    if line.place == "adjoint":
-        assert tuple(evidence.values.shape[2:]) == size
+    images = random_images(1, *size)
+    attribution = line.explain(Explained(Small()), images, Targets.of([(1, 2)]), KEYS[:1])
+    assert attribution.values.isfinite().all()
+    if line.project == "adjoint":
+        assert tuple(attribution.values.shape[2:]) == size
 
 
 def test_memory_that_runs_out_halves_the_batch_f14(line: BoundMethod) -> None:
@@ -212,35 +212,35 @@ def test_memory_that_runs_out_halves_the_batch_f14(line: BoundMethod) -> None:
             raise torch.OutOfMemoryError("planted")
 
     model.network.trunk[0].register_forward_pre_hook(full)
-    evidence: Evidence = line.explain(model, pictures(), Targets.of(LABELS), KEYS)
+    attribution: Attribution = line.explain(model, random_images(), Targets.of(LABELS), KEYS)
     assert (model.batch, model.asked) == (1, 8)
-    for found, expected in zip(by_image(line.finish(evidence.values), LABELS), wanted, strict=True):
+    for found, expected in zip(by_image(line.reduce(attribution.values), LABELS), wanted, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().amax()))
 
 
-@pytest.mark.parametrize("room", ["methods", "aggregators"])
-def test_bounds_refuse_the_value_beyond(room: str) -> None:
-    for name in registry.names(room):
-        brick = registry.get(room, name)
-        for key, value in beyond_bounds(brick):
+@pytest.mark.parametrize("kind", ["methods", "aggregators"])
+def test_bounds_refuse_the_value_beyond(kind: str) -> None:
+    for name in registry.names(kind):
+        component = registry.get(kind, name)
+        for key, value in beyond_bounds(component):
             with pytest.raises(ValueError, match=key):
-                brick.params.model_validate({key: value})
+                component.params.model_validate({key: value})
 
 
-@pytest.mark.parametrize("room", ["methods", "aggregators"])
-def test_declares_its_range_and_says_its_source(room: str) -> None:
-    for name in registry.names(room):
-        brick = registry.get(room, name)
-        assert brick.gives in (RAW, UNIT, SAME)
-        assert all(field.description for field in brick.params.model_fields.values())
-        assert "Source:" in registry.documentation(room, name)
+@pytest.mark.parametrize("kind", ["methods", "aggregators"])
+def test_declares_its_range_and_says_its_source(kind: str) -> None:
+    for name in registry.names(kind):
+        component = registry.get(kind, name)
+        assert component.gives in (RAW, UNIT, SAME)
+        assert all(field.description for field in component.params.model_fields.values())
+        assert "Source:" in registry.documentation(kind, name)
 
 
 def test_gpu_gives_what_the_cpu_gives(line: BoundMethod) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        near = line.explain(Explained(Small()), pictures(), Targets.of(LABELS), KEYS)
-        far = line.explain(Explained(Small(), device="cuda"), pictures(), Targets.of(LABELS), KEYS)
+        near = line.explain(Explained(Small()), random_images(), Targets.of(LABELS), KEYS)
+        far = line.explain(Explained(Small(), device="cuda"), random_images(), Targets.of(LABELS), KEYS)
     scale = float(near.values.abs().amax())
     torch.testing.assert_close(far.values.cpu(), near.values, rtol=1e-3, atol=1e-4 * scale)

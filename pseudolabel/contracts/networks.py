@@ -57,7 +57,7 @@ class Small(nn.Module):
 
 @dataclass(frozen=True)
 class Functions:
-    """A network as float64 functions of one image (3, h, w), for twins, which know no torch."""
+    """A network as float64 functions of one image (3, h, w), for oracles, which know no torch."""
 
     network: nn.Module
     gradients: dict[tuple[bytes, int], Array] = field(default_factory=dict)  # options share them
@@ -117,9 +117,9 @@ def functions(network: nn.Module) -> Functions:
     return Functions(copy.deepcopy(network).double().eval().requires_grad_(False))
 
 
-def pictures(count: int = 3, height: int = 26, width: int = 35) -> Tensor:
-    """(B, 3, h, w) float32 like a normalised photograph: soft blobs and noise, each image its own."""
-    source = draws.generator("pictures", height, width)
+def random_images(count: int = 3, height: int = 26, width: int = 35) -> Tensor:
+    """(B, 3, h, w) float32 like a normalised image: soft blobs and noise, each image its own."""
+    source = draws.generator("pictures", height, width)  # the goldens were made with this word
     coarse = torch.randn(count, 3, 4, 5, generator=source)
     soft = nn.functional.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)
     return soft + 0.3 * torch.randn(count, 3, height, width, generator=source)

@@ -1,7 +1,7 @@
 """What every reader keeps: `pytest --pyargs pseudolabel.contracts.readers`.
 
-A brick from another package is tested as soon as its entry point is installed. Its twin (see
-`pseudolabel.contracts.twins`) is called with an empty folder, writes a small data set there whose list is
+A component from another package is tested as soon as its entry point is installed. Its oracle (see
+`pseudolabel.contracts.oracles`) is called with an empty folder, writes a small data set there whose list is
 not in alphabetical order, and returns the reader's settings and a function that says, without the reader,
 what must come out: class names (the background alone where the reader knows no classes), and (id, labels,
 mask as (H, W) uint8 or None) in the order of the list.
@@ -18,25 +18,25 @@ from pydantic import ValidationError
 
 from pseudolabel import registry
 from pseudolabel.contracts.inputs import beyond_bounds
-from pseudolabel.contracts.twins import twin_of
+from pseudolabel.contracts.oracles import oracle_of
 from pseudolabel.images import read_image, read_size
 from pseudolabel.masks import read_mask
 from pseudolabel.records import BACKGROUND, IGNORE, Dataset, ImageRecord
-from pseudolabel.registry import Brick
+from pseudolabel.registry import Component
 
 NAMES = registry.names("readers")
 
 
 class Sample:
-    """A reader with a data set of its twin: `dataset` is the first reading, `again()` another one."""
+    """A reader with a data set of its oracle: `dataset` is the first reading, `again()` another one."""
 
-    def __init__(self, brick: Brick, folder: Path) -> None:
-        self.brick, self.folder = brick, folder
-        self.settings, self.expected = twin_of(brick)(folder)
+    def __init__(self, component: Component, folder: Path) -> None:
+        self.component, self.folder = component, folder
+        self.settings, self.expected = oracle_of(component)(folder)
         self.dataset = self.again()
 
     def again(self) -> Dataset:
-        found: Dataset = self.brick.run(self.brick.params.model_validate(self.settings))
+        found: Dataset = self.component.run(self.component.params.model_validate(self.settings))
         return found
 
 
@@ -45,7 +45,7 @@ def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Sample(registry.get("readers", request.param), tmp_path_factory.mktemp(request.param))
 
 
-def test_equals_its_twin_in_the_order_of_the_list(sample: Sample) -> None:
+def test_equals_its_oracle_in_the_order_of_the_list(sample: Sample) -> None:
     names, rows = sample.expected()
     assert sample.dataset.space.names == names
     assert [record.id for record in sample.dataset.records] == [name for name, _, _ in rows]
@@ -69,7 +69,7 @@ def test_ids_are_unique_text_and_labels_ascend(sample: Sample) -> None:
             assert all(type(label) is int and 1 <= label <= space.foreground for label in record.labels)
 
 
-def test_pictures_are_there_and_masks_fit(sample: Sample) -> None:
+def test_images_are_there_and_masks_fit(sample: Sample) -> None:
     for record in sample.dataset.records:
         assert isinstance(record.image, Path)
         size = read_size(record.image)
@@ -100,9 +100,9 @@ def test_reading_again_gives_the_same_and_writes_nothing(sample: Sample) -> None
 
 
 def test_beyond_each_bound_is_refused(sample: Sample) -> None:
-    for key, value in beyond_bounds(sample.brick):
+    for key, value in beyond_bounds(sample.component):
         with pytest.raises(ValidationError, match=key):
-            sample.brick.params.model_validate({**sample.settings, key: value})
+            sample.component.params.model_validate({**sample.settings, key: value})
 
 
 def _tree(folder: Path) -> dict[str, Any]:

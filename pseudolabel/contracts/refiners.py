@@ -1,9 +1,9 @@
 """What every refiner keeps: `pytest --pyargs pseudolabel.contracts.refiners`.
 
-A brick from another package is tested as soon as its entry point is installed. Traits looked at:
+A component from another package is tested as soon as its entry point is installed. Traits looked at:
 `strength` (parameters at which nothing changes), `flips` (True: a mirrored input gives the mirrored output;
 must be said where it is so), `tile` (see `pseudolabel.contracts.tiles`), `needs_for` (options that need a
-further package), `twins` (see `pseudolabel.contracts.twins`).
+further package), `oracles` (see `pseudolabel.contracts.oracles`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from pseudolabel import line, registry
+from pseudolabel import registry
 from pseudolabel.contracts.inputs import (
     Chosen,
     at_strength,
@@ -25,21 +25,22 @@ from pseudolabel.contracts.inputs import (
     scene,
     variants,
 )
+from pseudolabel.contracts.oracles import oracle_of
 from pseudolabel.contracts.tiles import at_every_tile, tile_of
-from pseudolabel.contracts.twins import twin_of
-from pseudolabel.registry import RAW, SAME, UNIT, Brick, Parameters
+from pseudolabel.pipeline import postprocessing
+from pseudolabel.registry import RAW, SAME, UNIT, Component, Parameters
 
 NAMES = registry.names("refiners")
 ODD = odd_inputs()
 
 
 @pytest.fixture(params=NAMES)
-def refiner(request: pytest.FixtureRequest) -> Brick:
+def refiner(request: pytest.FixtureRequest) -> Component:
     return registry.get("refiners", request.param)
 
 
 @pytest.mark.parametrize("case", ODD)
-def test_shape_ids_and_range_on_odd_inputs(refiner: Brick, case: str) -> None:
+def test_shape_ids_and_range_on_odd_inputs(refiner: Component, case: str) -> None:
     scores, image = ODD[case]
     for params in variants(refiner):
         out = refiner.run(scores, image, params)
@@ -53,7 +54,7 @@ def test_shape_ids_and_range_on_odd_inputs(refiner: Brick, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["scene", *ODD])
-def test_range_on_raw_scores(refiner: Brick, case: str) -> None:
+def test_range_on_raw_scores(refiner: Component, case: str) -> None:
     if refiner.takes == UNIT:
         pytest.skip(f"{refiner.name} takes scores in 0..1 only")
     scores, image = scene() if case == "scene" else ODD[case]
@@ -70,34 +71,34 @@ def test_range_on_raw_scores(refiner: Brick, case: str) -> None:
             assert case != "scene" or out.values.max() > 0.4, params
 
 
-def test_image_without_a_class_stays_as_it_is(refiner: Brick) -> None:
+def test_image_without_a_class_stays_as_it_is(refiner: Component) -> None:
     scores, image = no_class()
-    out = line.refine(scores, image, [Chosen(refiner, refiner.params())])
+    out = postprocessing.refine(scores, image, [Chosen(refiner, refiner.params())])
     assert out.ids == ()
     assert out.values.shape == scores.values.shape
     assert out.values.dtype == torch.float32
 
 
-def test_inputs_are_left_as_they_were(refiner: Brick) -> None:
+def test_inputs_are_left_as_they_were(refiner: Component) -> None:
     scores, image = scene()
-    values, picture = scores.values.clone(), image.clone()
+    values, image_before = scores.values.clone(), image.clone()
     for params in variants(refiner):
         out = refiner.run(scores, image, params)
         out.values.zero_()
         assert torch.equal(scores.values, values)
-        assert torch.equal(image, picture)
+        assert torch.equal(image, image_before)
 
 
 @pytest.mark.parametrize("given", [scene, raw_scene])
-def test_equals_its_twin(refiner: Brick, given: type) -> None:
-    twin = twin_of(refiner)
+def test_equals_its_oracle(refiner: Component, given: type) -> None:
+    oracle = oracle_of(refiner)
     if given is raw_scene and refiner.takes == UNIT:
         pytest.skip(f"{refiner.name} takes scores in 0..1 only")
     scores, image = given()
     values = scores.values.double().numpy()
     changed = False
     for params in variants(refiner):
-        expected = twin(scores.ids, values, image.numpy(), **params.as_dict())
+        expected = oracle(scores.ids, values, image.numpy(), **params.as_dict())
         out = refiner.run(scores, image, params).values.numpy()
         # float32 sums over a kernel of some hundred pixels
         np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
@@ -106,7 +107,7 @@ def test_equals_its_twin(refiner: Brick, given: type) -> None:
 
 
 @pytest.mark.parametrize("case", ["scene", *ODD])
-def test_zero_strength_changes_nothing(refiner: Brick, case: str) -> None:
+def test_zero_strength_changes_nothing(refiner: Component, case: str) -> None:
     if "strength" not in refiner.traits:
         pytest.skip(f"{refiner.name} declares no strength")
     scores, image = scene() if case == "scene" else ODD[case]
@@ -114,7 +115,7 @@ def test_zero_strength_changes_nothing(refiner: Brick, case: str) -> None:
         assert torch.equal(refiner.run(scores, image, params).values, scores.values), params
 
 
-def test_same_result_whatever_the_tile(refiner: Brick) -> None:
+def test_same_result_whatever_the_tile(refiner: Component) -> None:
     tile_of(refiner)
     scores, image = scene()
     for params in variants(refiner):
@@ -124,7 +125,7 @@ def test_same_result_whatever_the_tile(refiner: Brick) -> None:
             torch.testing.assert_close(out, first, rtol=1e-5, atol=1e-6)  # sums in another order
 
 
-def both_ways(refiner: Brick, params: Parameters, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+def both_ways(refiner: Component, params: Parameters, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Values of the scene, and those of the mirrored scene mirrored back."""
     scores, image = scene(3, 23, 34)
     mirrored = refiner.run(scores.replace(scores.values.flip(axis + 1)), image.flip(axis), params)
@@ -132,7 +133,7 @@ def both_ways(refiner: Brick, params: Parameters, axis: int) -> tuple[torch.Tens
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_mirrored_input_gives_mirrored_output(refiner: Brick, axis: int) -> None:
+def test_mirrored_input_gives_mirrored_output(refiner: Component, axis: int) -> None:
     if not refiner.traits.get("flips"):
         pytest.skip(f"{refiner.name} does not promise it")
     for params in variants(refiner):
@@ -140,7 +141,7 @@ def test_mirrored_input_gives_mirrored_output(refiner: Brick, axis: int) -> None
         torch.testing.assert_close(mirrored, straight, rtol=1e-5, atol=1e-6)
 
 
-def test_flips_are_declared_where_it_keeps_them(refiner: Brick) -> None:
+def test_flips_are_declared_where_it_keeps_them(refiner: Component) -> None:
     if "flips" in refiner.traits:
         pytest.skip(f"{refiner.name} says so")
     pairs = [both_ways(refiner, refiner.params(), axis) for axis in (0, 1)]
@@ -148,20 +149,20 @@ def test_flips_are_declared_where_it_keeps_them(refiner: Brick) -> None:
     assert not kept, f"{refiner.name}: declare flips=True, or flips=False where it holds by chance"
 
 
-def test_classes_in_another_order_give_the_same(refiner: Brick) -> None:
+def test_classes_in_another_order_give_the_same(refiner: Component) -> None:
     scores, image = scene(4)
     straight = refiner.run(scores, image, refiner.params()).values
     turned = refiner.run(scores.replace(scores.values.flip(0)), image, refiner.params()).values
     torch.testing.assert_close(turned.flip(0), straight, rtol=1e-5, atol=1e-6)
 
 
-def test_bounds_refuse_the_value_beyond(refiner: Brick) -> None:
+def test_bounds_refuse_the_value_beyond(refiner: Component) -> None:
     for key, value in beyond_bounds(refiner):
         with pytest.raises(ValidationError, match=key):
             refiner.params.model_validate({key: value})
 
 
-def test_declares_ranges_and_says_its_source(refiner: Brick) -> None:
+def test_declares_ranges_and_says_its_source(refiner: Component) -> None:
     assert refiner.takes in (RAW, UNIT, SAME)
     assert refiner.gives in (RAW, UNIT, SAME)
     assert refiner.device in ("any", "cpu")
@@ -169,9 +170,9 @@ def test_declares_ranges_and_says_its_source(refiner: Brick) -> None:
     assert "Source:" in registry.documentation("refiners", refiner.name)
 
 
-def test_gpu_gives_what_the_cpu_gives(refiner: Brick) -> None:
+def test_gpu_gives_what_the_cpu_gives(refiner: Component) -> None:
     if refiner.device == "cpu" or not torch.cuda.is_available():
-        pytest.skip("no GPU here, or a brick for the CPU only")
+        pytest.skip("no GPU here, or a component for the CPU only")
     scores, image = scene()
     for params in variants(refiner):
         there = refiner.run(scores.replace(scores.values.cuda()), image.cuda(), params).values

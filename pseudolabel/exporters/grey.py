@@ -19,17 +19,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pseudolabel import masks, storage
-from pseudolabel.errors import DataFault
+from pseudolabel import masks
+from pseudolabel.errors import DataError
 from pseudolabel.records import IGNORE, LabelSpace
-from pseudolabel.registry import Parameters, brick
+from pseudolabel.registry import Parameters, component
+from pseudolabel.runs import disk
 
 
 class Grey(Parameters):
     """Nothing is left to choose."""
 
 
-@brick(Grey)
+@component(Grey)
 def grey(
     items: Iterable[tuple[str, NDArray[np.uint8]]], space: LabelSpace, out: Path, params: Grey
 ) -> dict[str, Any]:
@@ -45,13 +46,13 @@ def grey(
         What stands in about.json, `sizes` excepted.
 
     Raises:
-        DataFault: a value outside the classes, an id that makes no file name or no line of a list, two
+        DataError: a value outside the classes, an id that makes no file name or no line of a list, two
             ids that meet in one file name.
-        EnvironmentFault: it cannot be written.
+        MachineError: it cannot be written.
     """
     for name in space.names:
         if len(name.splitlines()) != 1:
-            raise DataFault(f"class {name!r} makes no line of a list; rename it")
+            raise DataError(f"class {name!r} makes no line of a list; rename it")
     counts = np.zeros(256, np.int64)
     sizes: dict[str, list[int]] = {}
     met: dict[str, str] = {}
@@ -59,11 +60,11 @@ def grey(
         path = out / "masks" / f"{item}.png"
         _check_id(item, met)
         masks.check_values(mask, space, path)
-        storage.write_bytes(path, masks.encode_grey(mask))
+        disk.write_bytes(path, masks.encode_grey(mask))
         counts += np.bincount(mask.ravel(), minlength=256)
         sizes[item] = [int(side) for side in mask.shape]
     about = {
-        "form": "8-bit grey PNG, one channel, size of the picture as shown",
+        "form": "8-bit grey PNG, one channel, size of the image as shown",
         "numbering": "B0: background 0, classes 1 to N",
         "classes": list(space.names),
         "foreground": space.foreground,
@@ -72,19 +73,19 @@ def grey(
         "pixels": {name: int(counts[index]) for index, name in enumerate(space.names)},
         "pixels_ignored": int(counts[IGNORE]),
     }
-    storage.write_text(out / "list.txt", "".join(f"{item}\n" for item in sizes))
-    storage.write_text(out / "classes.txt", "".join(f"{name}\n" for name in space.names))
-    storage.write_json(out / "about.json", {**about, "sizes": sizes})
+    disk.write_text(out / "list.txt", "".join(f"{item}\n" for item in sizes))
+    disk.write_text(out / "classes.txt", "".join(f"{name}\n" for name in space.names))
+    disk.write_json(out / "about.json", {**about, "sizes": sizes})
     return about
 
 
 def _check_id(item: str, met: dict[str, str]) -> None:
     parts = item.split("/")
     if not item or any(part in ("", ".", "..") for part in parts) or "\0" in item:
-        raise DataFault(f"id {item!r} makes no file name inside the folder; rename the picture")
+        raise DataError(f"id {item!r} makes no file name inside the folder; rename the image")
     if item != item.strip() or len(item.splitlines()) != 1:
-        raise DataFault(f"id {item!r} makes no line of a list (blanks at its ends, line breaks); rename it")
+        raise DataError(f"id {item!r} makes no line of a list (blanks at its ends, line breaks); rename it")
     same = unicodedata.normalize("NFC", item).casefold()
     if same in met:
-        raise DataFault(f"ids {met[same]!r} and {item!r} meet in one file name on some systems; rename one")
+        raise DataError(f"ids {met[same]!r} and {item!r} meet in one file name on some systems; rename one")
     met[same] = item

@@ -1,4 +1,4 @@
-"""Pictures in a grid with captions: a row a photograph, a column a way to see it."""
+"""Images in a grid with captions: a row an image, a column a way to see it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Colour = tuple[int, int, int]
 GAP = 8  # pixels between cells
 TEXT = 13  # pixels high
 INK, PAPER, FAINT = (32, 38, 46), (255, 255, 255), (120, 128, 138)
-NONE = (240, 242, 244)  # a cell without a picture
+NONE = (240, 242, 244)  # a cell without an image
 
 
 def contact_sheet(
@@ -23,20 +23,20 @@ def contact_sheet(
     notes: Sequence[Sequence[str]] | None = None,
     blank: Colour = NONE,
 ) -> NDArray[np.uint8]:
-    """Lay pictures out in a grid.
+    """Lay images out in a grid.
 
     Args:
-        rows: of each photograph its pictures, (H, W, 3) uint8 of any size, one a head; None leaves a blank
+        rows: of each image its images, (H, W, 3) uint8 of any size, one a head; None leaves a blank
             cell.
         heads: what the columns show.
         captions: a text under each row, or None; an empty text takes no place, so that a row that goes on
             in the next has its caption below both.
-        cell: long side of a picture on the sheet, pixels.
-        notes: a text under each cell, one a picture, or None; an empty text leaves its place free.
-        blank: colour of a cell without a picture.
+        cell: long side of an image on the sheet, pixels.
+        notes: a text under each cell, one an image, or None; an empty text leaves its place free.
+        blank: colour of a cell without an image.
 
     Returns:
-        (H, W, 3) uint8; pictures keep their shape and are resized to fit their cell. Letters that the
+        (H, W, 3) uint8; images keep their shape and are resized to fit their cell. Letters that the
         built-in font lacks show as boxes.
 
     Raises:
@@ -45,7 +45,7 @@ def contact_sheet(
     if not rows or not heads:
         raise ValueError("contact_sheet: there is nothing to show")
     if any(len(row) != len(heads) for row in rows):
-        raise ValueError(f"contact_sheet: a row has another number of pictures than {len(heads)} heads")
+        raise ValueError(f"contact_sheet: a row has another number of images than {len(heads)} heads")
     if captions is not None and len(captions) != len(rows):
         raise ValueError(f"contact_sheet: {len(captions)} captions for {len(rows)} rows")
     if notes is not None and [len(row) for row in notes] != [len(row) for row in rows]:
@@ -62,13 +62,13 @@ def contact_sheet(
         pen.text((_left(column, cell), GAP), _fitted(head, font, cell), INK, font)
     top = GAP + line
     for index, row in enumerate(rows):
-        for column, picture in enumerate(row):
+        for column, image in enumerate(row):
             left = _left(column, cell)
-            if picture is None:
+            if image is None:
                 pen.rectangle((left, top, left + cell - 1, top + heights[index] - 1), fill=blank)
                 continue
-            size = _size(picture.shape[:2], cell)
-            resized = Image.fromarray(picture).resize(size[::-1], Image.Resampling.LANCZOS)
+            size = _size(image.shape[:2], cell)
+            resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS)
             sheet.paste(resized, (left + (cell - size[1]) // 2, top + (heights[index] - size[0]) // 2))
         top += heights[index] + 2
         if notes is not None:
@@ -87,13 +87,13 @@ def _left(column: int, cell: int) -> int:
 
 
 def _size(shape: tuple[int, ...], cell: int) -> tuple[int, int]:
-    """(height, width) of a picture whose long side is the cell's."""
+    """(height, width) of an image whose long side is the cell's."""
     scale = cell / max(shape)
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
 def _height(row: Sequence[NDArray[np.uint8] | None], cell: int) -> int:
-    return max((_size(picture.shape[:2], cell)[0] for picture in row if picture is not None), default=cell)
+    return max((_size(image.shape[:2], cell)[0] for image in row if image is not None), default=cell)
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

@@ -1,4 +1,4 @@
-"""A map as colours over its grey picture, and the bar that tells what the colours mean."""
+"""A map as colours over its grey image, and the bar that tells what the colours mean."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 COLOURS = "inferno"  # even in lightness, so that it also tells high from low without colours
 WEIGHTS = (77, 150, 29)  # of 256: Rec. 601 luma
-SHARE = 0.62  # of the colours; the rest is the picture
+SHARE = 0.62  # of the colours; the rest is the image
 
 
 def grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W) uint8 luma of a picture (H, W, 3) uint8."""
+    """(H, W) uint8 luma of an image (H, W, 3) uint8."""
     luma = (rgb.astype(np.uint32) @ np.array(WEIGHTS, np.uint32) + 128) >> 8
     return luma.astype(np.uint8)
 
@@ -21,10 +21,10 @@ def grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def heat(
     rgb: NDArray[np.uint8], values: NDArray[np.float32], low: float, high: float, share: float = SHARE
 ) -> NDArray[np.uint8]:
-    """Lay a map over its picture made grey: dark where it is low, pale yellow where it is high.
+    """Lay a map over its image made grey: dark where it is low, pale yellow where it is high.
 
     Args:
-        rgb: (H, W, 3) uint8 picture.
+        rgb: (H, W, 3) uint8 image.
         values: (H, W) float32, finite.
         low, high: values that get the first and the last colour; what lies beyond gets the nearer one.
             Where high is not above low, all is low.
@@ -34,10 +34,10 @@ def heat(
         (H, W, 3) uint8, a new array.
 
     Raises:
-        ValueError: picture and map differ in size.
+        ValueError: image and map differ in size.
     """
     if rgb.shape != (*values.shape, 3):
-        raise ValueError(f"heat: picture is {rgb.shape[:2]}, its map {values.shape}")
+        raise ValueError(f"heat: image is {rgb.shape[:2]}, its map {values.shape}")
     span = high - low
     level = (values.astype(np.float64) - low) / span if span > 0 else np.zeros(values.shape)
     colours = ramp()[(level.clip(0, 1) * 255 + 0.5).astype(np.uint8)].astype(np.float64)

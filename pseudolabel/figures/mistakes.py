@@ -9,7 +9,7 @@ from pseudolabel.figures.heat import grey
 from pseudolabel.records import BACKGROUND, IGNORE
 
 # Okabe and Ito 2008, the four that lie farthest apart (CIE Lab distance above 30) for normal sight,
-# protanopia, deuteranopia and tritanopia, white kept for the picture.
+# protanopia, deuteranopia and tritanopia, white kept for the image.
 COLOURS = {
     "right": (86, 180, 233),
     "missed": (213, 94, 0),
@@ -22,8 +22,8 @@ MEANING = {
     "false": "false: truth is background, the mask has a class",
     "wrong class": "another class than the truth",
 }
-SHARE = 0.8  # of the colours; the rest is the picture
-PALE = 0.55  # of white in the picture around them, so that black and blue stand out
+SHARE = 0.8  # of the colours; the rest is the image
+PALE = 0.55  # of white in the image around them, so that black and blue stand out
 
 
 def kinds(mask: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
@@ -49,10 +49,10 @@ def kinds(mask: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, NDArra
 
 
 def mistakes(rgb: NDArray[np.uint8], mask: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Colour each kind of pixel over the pale grey picture.
+    """Colour each kind of pixel over the pale grey image.
 
     Args:
-        rgb: (H, W, 3) uint8 picture.
+        rgb: (H, W, 3) uint8 image.
         mask, truth: as for `kinds`.
 
     Returns:
@@ -62,7 +62,7 @@ def mistakes(rgb: NDArray[np.uint8], mask: NDArray[np.uint8], truth: NDArray[np.
         ValueError: sizes differ.
     """
     if rgb.shape != (*mask.shape, 3):
-        raise ValueError(f"mistakes: picture is {rgb.shape[:2]}, its mask {mask.shape}")
+        raise ValueError(f"mistakes: image is {rgb.shape[:2]}, its mask {mask.shape}")
     luma = np.repeat(grey(rgb)[:, :, None], 3, axis=2).astype(np.float64)
     out = PALE * 255 + (1 - PALE) * luma
     for kind, place in kinds(mask, truth).items():

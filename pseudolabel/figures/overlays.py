@@ -1,4 +1,4 @@
-"""A mask laid over its picture, in the colours that the mask file itself has."""
+"""A mask laid over its image, in the colours that the mask file itself has."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SHARE = 250  # an outline is one pixel wide for each so many pixels of the short
 
 
 def overlay(rgb: NDArray[np.uint8], mask: NDArray[np.uint8], alpha: float = 0.5) -> NDArray[np.uint8]:
-    """Colour the regions of a mask on a picture, each with an outline of full colour.
+    """Colour the regions of a mask on an image, each with an outline of full colour.
 
     Args:
-        rgb: (H, W, 3) uint8 picture.
+        rgb: (H, W, 3) uint8 image.
         mask: (H, W) uint8 class ids; background stays as it is, 255 has the palette's pale colour.
         alpha: share 0..1 of the mask's colour inside a region.
 
@@ -23,10 +23,10 @@ def overlay(rgb: NDArray[np.uint8], mask: NDArray[np.uint8], alpha: float = 0.5)
         (H, W, 3) uint8, a new array.
 
     Raises:
-        ValueError: picture and mask differ in size, or alpha is no share.
+        ValueError: image and mask differ in size, or alpha is no share.
     """
     if rgb.shape != (*mask.shape, 3):
-        raise ValueError(f"overlay: picture is {rgb.shape[:2]}, its mask {mask.shape}")
+        raise ValueError(f"overlay: image is {rgb.shape[:2]}, its mask {mask.shape}")
     if not 0 <= alpha <= 1:
         raise ValueError(f"overlay: alpha {alpha} is not in 0..1")
     colours, region = colour(mask), mask != BACKGROUND

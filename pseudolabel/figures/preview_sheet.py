@@ -1,4 +1,4 @@
-"""What a recipe does to some pictures on one sheet: maps before and after refining, mask, truth, mistakes."""
+"""What a recipe does to some images on one sheet: maps before and after refining, mask, truth, mistakes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pseudolabel.figures.overlays import overlay
 from pseudolabel.masks import PALETTE, colour
 from pseudolabel.records import BACKGROUND, IGNORE
 
-CELL = 240  # pixels, long side of a picture
+CELL = 240  # pixels, long side of an image
 BAR = 90  # pixels, length of the bar of colours
 SWATCH = 12  # pixels
 BRIGHT = 99.5  # percentile of a raw map that has the last colour: single pixels outshine the rest
-SMALLEST = 0.005  # share of a picture below which a class is not written under a mask
+SMALLEST = 0.005  # share of an image below which a class is not written under a mask
 
 
 @dataclass(frozen=True, eq=False)
 class ClassMap:
-    """One class of one picture.
+    """One class of one image.
 
     Attributes:
         label: class id.
@@ -42,7 +42,7 @@ class ClassMap:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One picture.
+    """One image.
 
     Attributes:
         caption: what is said of it.
@@ -68,17 +68,17 @@ def preview_sheet(
     """Draw the sheet.
 
     Args:
-        rows: the pictures in order, at least one.
+        rows: the images in order, at least one.
         names: of the class ids, background included; plain text, control characters are escaped.
         title: lines on top.
-        cell: long side of a picture on the sheet, pixels.
+        cell: long side of an image on the sheet, pixels.
 
     Returns:
-        (H, W, 3) uint8. The maps of a picture's further classes stand below those of its first; truth and
-        mistakes have columns only where some picture has a truth.
+        (H, W, 3) uint8. The maps of an image's further classes stand below those of its first; truth and
+        mistakes have columns only where some image has a truth.
     """
     scored = any(row.truth is not None for row in rows)
-    heads = ["picture", "raw map", "refined map", "mask", "overlay"]
+    heads = ["image", "raw map", "refined map", "mask", "overlay"]
     if scored:
         heads += ["truth", "mistakes"]
     cells = [line for row in rows for line in _lines(row, names, scored)]
@@ -101,7 +101,7 @@ def preview_sheet(
 
 
 def _lines(row: Row, names: Mapping[int, str], scored: bool) -> list[tuple[str, _Line]]:
-    """The lines of a picture: a caption (the last has one) and cells, each a picture and its note."""
+    """The lines of an image: a caption (the last has one) and cells, each an image and its note."""
     pixels, mask, truth = row.pixels, row.mask, row.truth
     if pixels is None:
         return [(row.caption, [(None, "")] * (7 if scored else 5))]

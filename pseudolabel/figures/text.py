@@ -76,12 +76,12 @@ def preview(result: Mapping[str, Any]) -> str:
             f"{one['seconds']:.2f}",
             escape(one["fault"] or ""),
         ]
-        for one in result["pictures"]
+        for one in result["shown"]
     ]
-    text = table(["picture", "classes", "mIoU %", "seconds", ""], rows)
-    if result["seconds_a_picture"] is not None:
+    text = table(["image", "classes", "mIoU %", "seconds", ""], rows)
+    if result["seconds_a_image"] is not None:
         took = duration(result["estimate_seconds"])
-        text += f"\n{result['listed']} pictures, one after the other: {took}, on {result['device']}"
+        text += f"\n{result['listed']} images, one after the other: {took}, on {result['device']}"
     return text + f"\n{escape(result['run'])}/preview.png"
 
 
@@ -115,10 +115,10 @@ def _picks(picks: Sequence[Mapping[str, Any]]) -> str:
 
 
 def methods(result: Mapping[str, Any]) -> str:
-    """Every brick, by room."""
+    """Every component, by kind."""
     parts = []
-    for room, found in result.items():
-        parts.append(room)
+    for kind, found in result.items():
+        parts.append(kind)
         for name, entry in found.items():
             parts.append(f"  {name:<20} {entry['summary']}")
             parts += [f"  {'':<20}   {line}" for line in entry["formula"].splitlines()]
@@ -128,7 +128,7 @@ def methods(result: Mapping[str, Any]) -> str:
 
 
 def method(result: Mapping[str, Any]) -> str:
-    """One brick with its parameters."""
+    """One component with its parameters."""
     parts = []
     for name, entry in result.items():
         parts += [name, f"  {entry['summary']}"]

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pseudolabel.errors import UsageFault
+from pseudolabel.errors import UsageError
 from pseudolabel.records import IGNORE, LabelSpace, nearest
 
 Reading = Literal["background", "ignore", "wrong"]
@@ -74,7 +74,7 @@ def by_region(truth: Mask, predictions: Mask, region: Mask, regions: int, names:
     if predictions.shape[1:] != truth.shape or region.shape != truth.shape:
         raise ValueError(
             f"prediction is {_size(predictions.shape[1:])}, its truth {_size(truth.shape)}; "
-            "a mask has the size of its picture"
+            "a mask has the size of its image"
         )
     if region.size and int(region.max()) >= regions:
         raise ValueError(f"region {int(region.max())} is not below {regions}")
@@ -268,15 +268,15 @@ def averaged_ids(space: LabelSpace, names: Sequence[str] | None) -> tuple[int, .
     """Ids of the classes that means are taken over, ascending; None means all of them.
 
     Raises:
-        UsageFault: a name is no class (the nearest is named), or the list is empty.
+        UsageError: a name is no class (the nearest is named), or the list is empty.
     """
     if names is None:
         return None
     for name in names:
         if name not in space.names:
-            raise UsageFault(f"average over: {name!r} is not a class; {nearest(name, space.names)}")
+            raise UsageError(f"average over: {name!r} is not a class; {nearest(name, space.names)}")
     if not names:
-        raise UsageFault("average over: no class is named; name some, or leave it out for all")
+        raise UsageError("average over: no class is named; name some, or leave it out for all")
     return tuple(sorted({space.names.index(name) for name in names}))
 
 

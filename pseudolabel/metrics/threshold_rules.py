@@ -1,4 +1,4 @@
-"""Thresholds without ground truth: what the maps, the masks and the pictures say by themselves.
+"""Thresholds without ground truth: what the maps, the masks and the images say by themselves.
 
 With the strongest score of every pixel, pooled over images, m its mean, and w_0, w_1, m_0, m_1 the
 weights and means below and above t:
@@ -9,7 +9,7 @@ weights and means below and above t:
     stability      t after which the masks change least: largest mIoU between the masks at t and at the
                    next value of the sweep
     edges          t whose mask borders lie on the strongest colour edges: largest sum over border pixels of
-                   (rank of the colour step among all of the picture - 1/2)
+                   (rank of the colour step among all of the image - 1/2)
 
 The first three find a score, the others one of the values of a sweep. Everything is counted in integers and
 added over images, so that no order of images or workers shows.
@@ -126,14 +126,14 @@ def edge_excess(masks: Masks, image: NDArray[np.uint8]) -> Counts:
 
     Returns:
         (T,) int64: sum over neighbouring pixels of different labels of the rank of their colour step among
-        all neighbours of this picture, minus a half, in steps of 1 / RANKS. Borders drawn at random give 0.
+        all neighbours of this image, minus a half, in steps of 1 / RANKS. Borders drawn at random give 0.
     """
     soft = _box_sums(image)
     steps = [np.abs(np.diff(soft, axis=axis)).sum(axis=2) for axis in (0, 1)]
     amounts: Counts = np.bincount(np.concatenate([one.ravel() for one in steps]), minlength=1)
     if not amounts.sum():
         return np.zeros(len(masks), np.int64)
-    # equal steps share the middle of their ranks: a flat picture says nothing
+    # equal steps share the middle of their ranks: a flat image says nothing
     middles = 2 * np.cumsum(amounts) - amounts
     ranks = RANKS * middles // (2 * amounts.sum()) - RANKS // 2
     down, across = (ranks[one] for one in steps)

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pseudolabel.records import Scores
-from pseudolabel.registry import SAME, Parameters, brick, parameter
+from pseudolabel.registry import SAME, Parameters, component, parameter
 
 SHARPNESS = 0.1  # of a standard deviation: the unit that colour differences are told in
 FLOOR = 1e-8 * 255  # where nothing varies, in steps of 0..255
@@ -42,7 +42,7 @@ class Affinity(Parameters):
     iterations: int = parameter(10, ge=0, help="how often; 0 leaves the scores as they are")
 
 
-@brick(Affinity, takes=SAME, gives=SAME, strength={"iterations": 0}, flips=True)
+@component(Affinity, takes=SAME, gives=SAME, strength={"iterations": 0}, flips=True)
 def affinity(scores: Scores, image: Tensor, params: Affinity) -> Scores:
     """Scores of one image, handed on between neighbours of like colour.
 

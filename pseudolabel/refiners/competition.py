@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pseudolabel.records import Scores
-from pseudolabel.registry import SAME, Parameters, brick, parameter
+from pseudolabel.registry import SAME, Parameters, component, parameter
 
 
 class Competition(Parameters):
@@ -20,7 +20,7 @@ class Competition(Parameters):
     weight: float = parameter(0.5, ge=0, help="share of the other classes' scores that is taken off")
 
 
-@brick(Competition, takes=SAME, gives=SAME, strength={"weight": 0.0}, flips=True)
+@component(Competition, takes=SAME, gives=SAME, strength={"weight": 0.0}, flips=True)
 def competition(scores: Scores, image: Tensor, params: Competition) -> Scores:
     """Scores of one image after its classes have competed at every pixel.
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pseudolabel.records import Scores
-from pseudolabel.registry import SAME, UNIT, Parameters, brick, parameter
+from pseudolabel.registry import SAME, UNIT, Parameters, component, parameter
 
 MARGIN = 1e-5  # in units of the scores, added to the maximum by the authors and by IRN
 
@@ -33,7 +33,7 @@ class Normalise(Parameters):
     per: Literal["class", "image"] = parameter("class", help="the range is found per class, or over all")
 
 
-@brick(Normalise, takes=SAME, gives=UNIT, flips=True)
+@component(Normalise, takes=SAME, gives=UNIT, flips=True)
 def normalise(scores: Scores, image: Tensor, params: Normalise) -> Scores:
     """Scores of one image on 0..1.
 
@@ -48,7 +48,7 @@ def normalise(scores: Scores, image: Tensor, params: Normalise) -> Scores:
     values = scores.values
     flat = values.flatten(1) if params.per == "class" else values.reshape(1, -1)
     if params.method == "max":
-        # Below zero CAM has no evidence; an all-negative map has the maximum 0.
+        # Below zero CAM has no attribution; an all-negative map has the maximum 0.
         high = flat.amax(dim=1).clamp(min=0) + MARGIN
         return scores.replace(values.clamp(min=0) / high[:, None, None])
     low = flat.amin(dim=1)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pseudolabel.records import Scores
-from pseudolabel.registry import SAME, Parameters, brick, parameter
+from pseudolabel.registry import SAME, Parameters, component, parameter
 
 
 class RandomWalk(Parameters):
@@ -30,7 +30,7 @@ class RandomWalk(Parameters):
     cell: int = parameter(4, ge=1, unit="pixels of the original image", help="side of a cell")
 
 
-@brick(RandomWalk, takes=SAME, gives=SAME, strength={"steps": 0}, flips=True)
+@component(RandomWalk, takes=SAME, gives=SAME, strength={"steps": 0}, flips=True)
 def random_walk(scores: Scores, image: Tensor, params: RandomWalk) -> Scores:
     """Scores of one image after a walk over its colours.
 

@@ -18,7 +18,7 @@ from pydantic import field_validator
 from torch import Tensor
 
 from pseudolabel.records import Scores
-from pseudolabel.registry import SAME, Parameters, brick, parameter
+from pseudolabel.registry import SAME, Parameters, component, parameter
 
 BLOCK = 64  # output lines of one product: a dense (H, H) matrix would grow with the square of the side
 
@@ -38,7 +38,7 @@ class Smooth(Parameters):
         return size
 
 
-@brick(Smooth, takes=SAME, gives=SAME, strength={"size": 1}, tile="BLOCK", flips=True)
+@component(Smooth, takes=SAME, gives=SAME, strength={"size": 1}, tile="BLOCK", flips=True)
 def smooth(scores: Scores, image: Tensor, params: Smooth) -> Scores:
     """Scores of one image, each map smoothed.
 

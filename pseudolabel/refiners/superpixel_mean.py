@@ -3,8 +3,8 @@
     out_c(p) = mean of S_c over the superpixel of p
 
 Source: named beside kernel smoothing in the authors' study (sammarfy/WS3_lib), where no code of it is found;
-this is the plain reading. The resolver `superpixel` differs: there superpixels decide on the background only.
-By hand: superpixels [0, 0, 1, 1], scores [0.4, 0.0, 0.1, 0.05]: [0.2, 0.2, 0.075, 0.075].
+this is the plain reading. The background rule `superpixel` differs: there superpixels decide on the
+background only. By hand: superpixels [0, 0, 1, 1], scores [0.4, 0.0, 0.1, 0.05]: [0.2, 0.2, 0.075, 0.075].
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pseudolabel.records import Scores
-from pseudolabel.registry import SAME, brick
+from pseudolabel.registry import SAME, component
 from pseudolabel.superpixels.engine import NEEDS, Superpixels, segments
 
 
@@ -21,7 +21,7 @@ class SuperpixelMean(Superpixels):
     """How the superpixels are made."""
 
 
-@brick(SuperpixelMean, takes=SAME, gives=SAME, device="cpu", needs_for={"engine": NEEDS})
+@component(SuperpixelMean, takes=SAME, gives=SAME, device="cpu", needs_for={"engine": NEEDS})
 def superpixel_mean(scores: Scores, image: Tensor, params: SuperpixelMean) -> Scores:
     """Scores of one image, the same everywhere in a superpixel.
 
@@ -35,7 +35,7 @@ def superpixel_mean(scores: Scores, image: Tensor, params: SuperpixelMean) -> Sc
 
     Raises:
         ValueError: scores and image differ in size.
-        EnvironmentFault: the engine's package is not installed.
+        MachineError: the engine's package is not installed.
     """
     size, wanted = tuple(scores.values.shape[1:]), tuple(image.shape[:2])
     if size != wanted:

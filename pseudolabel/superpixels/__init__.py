@@ -1,1 +1,1 @@
-"""Superpixel engines, used by refiners and resolvers: an engine a file, its function of the file's name."""
+"""Superpixel engines, used by refiners and backgrounds: one engine a file, its function has that name."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pseudolabel.errors import EnvironmentFault
+from pseudolabel.errors import MachineError
 
 
 @functools.cache
@@ -16,7 +16,7 @@ def opencv(engine: str) -> Any:
     """The module cv2, set to one thread: labels must not depend on the machine.
 
     Raises:
-        EnvironmentFault: it is not installed, or without the extra modules.
+        MachineError: it is not installed, or without the extra modules.
     """
     remedy = (
         "`pip install pseudolabel[opencv]`, or take engine slic or felzenszwalb, which come with scikit-image"
@@ -24,9 +24,9 @@ def opencv(engine: str) -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise EnvironmentFault(f"superpixels: engine '{engine}' needs OpenCV, {error}; {remedy}") from error
+        raise MachineError(f"superpixels: engine '{engine}' needs OpenCV, {error}; {remedy}") from error
     if not hasattr(cv2, "ximgproc"):
-        raise EnvironmentFault(
+        raise MachineError(
             f"superpixels: engine '{engine}' needs OpenCV's extra modules, which this OpenCV lacks; {remedy}"
         )
     cv2.setNumThreads(1)

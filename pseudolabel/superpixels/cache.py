@@ -1,4 +1,4 @@
-"""Superpixels kept on disk, a file for every picture and setting.
+"""Superpixels kept on disk, a file for every image and setting.
 
 The file's name is the sha256 of all that decides the labels: pixels, engine, parameters, versions. The file
 is one line of JSON (key, size, sha256 of what follows) and the labels as little-endian int32, deflated. One
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pseudolabel import storage
+from pseudolabel.runs import disk
 
 FORMAT = 1  # raise it when an engine's own code changes its labels
 
@@ -30,7 +30,7 @@ def kept(
     packages: Sequence[str],
     make: Callable[[], NDArray[np.int32]],
 ) -> NDArray[np.int32]:
-    """The labels of a picture from the folder, or made and put there.
+    """The labels of an image from the folder, or made and put there.
 
     Args:
         folder: made where it is missing; several processes may use it at once.
@@ -43,7 +43,7 @@ def kept(
         (H, W) int32.
 
     Raises:
-        EnvironmentFault: the folder cannot be written.
+        MachineError: the folder cannot be written.
     """
     about = {
         "format": FORMAT,
@@ -52,18 +52,18 @@ def kept(
         "pixels": hashlib.sha256(np.ascontiguousarray(image).data).hexdigest(),
         "size": list(image.shape[:2]),
     }
-    key = storage.digest(about)
+    key = disk.digest(about)
     path = folder / key[:2] / f"{key}.superpixels"
     found = _read(path, key, image.shape[:2])
     if found is None:
         found = make()
-        storage.write_bytes(path, _encoded(found, key))
+        disk.write_bytes(path, _encoded(found, key))
     return found
 
 
 def _encoded(labels: NDArray[np.int32], key: str) -> bytes:
     body = zlib.compress(labels.astype("<i4").tobytes(), 1)
-    head = {"key": key, "size": list(labels.shape), "sha256": storage.sha256_bytes(body)}
+    head = {"key": key, "size": list(labels.shape), "sha256": disk.sha256_bytes(body)}
     return json.dumps(head).encode("ascii") + b"\n" + body
 
 
@@ -72,7 +72,7 @@ def _read(path: Path, key: str, size: tuple[int, ...]) -> NDArray[np.int32] | No
     try:
         line, _, body = path.read_bytes().partition(b"\n")
         head = json.loads(line)
-        if head != {"key": key, "size": list(size), "sha256": storage.sha256_bytes(body)}:
+        if head != {"key": key, "size": list(size), "sha256": disk.sha256_bytes(body)}:
             return None
         labels = np.frombuffer(zlib.decompress(body), "<i4").reshape(size)
     except (OSError, ValueError, zlib.error):

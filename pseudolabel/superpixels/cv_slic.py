@@ -37,7 +37,7 @@ def cv_slic(
         (H, W) int32 labels 0..n-1, none left out, 1 <= n <= H * W.
 
     Raises:
-        EnvironmentFault: OpenCV with its extra modules is not installed.
+        MachineError: OpenCV with its extra modules is not installed.
     """
     cv2 = opencv("cv_slic")
     height, width = image.shape[:2]

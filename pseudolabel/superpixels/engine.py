@@ -47,7 +47,7 @@ def segments(image: NDArray[np.uint8], params: Superpixels) -> NDArray[np.int32]
         thread asks.
 
     Raises:
-        EnvironmentFault: the engine's package is not installed; the folder of `kept_in` cannot be written.
+        MachineError: the engine's package is not installed; the folder of `kept_in` cannot be written.
     """
     chosen = {key: getattr(params, key) for key in Superpixels.model_fields}
     folder = _folder.get()

@@ -4,7 +4,7 @@
 
 Large in calm areas, small in busy ones, shaped by the image alone. Of the shared parameters `segments` sets
 the area a = H * W / segments, and with it k = compactness * a / 100 (`scale`) and the smallest segment,
-a / 4: with the defaults about as many segments come out of a photograph as with `slic`.
+a / 4: with the defaults about as many segments come out of an image as with `slic`.
 
 Source: Felzenszwalb and Huttenlocher 2004, "Efficient graph-based image segmentation";
 `skimage.segmentation.felzenszwalb`, whose segments hang together by edges and corners. The two rules for k

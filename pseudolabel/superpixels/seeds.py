@@ -40,7 +40,7 @@ def seeds(
         (H, W) int32 labels 0..n-1, none left out, 1 <= n <= H * W.
 
     Raises:
-        EnvironmentFault: OpenCV with its extra modules is not installed.
+        MachineError: OpenCV with its extra modules is not installed.
     """
     cv2 = opencv("seeds")
     height, width = image.shape[:2]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pseudolabel import storage
-from pseudolabel.errors import DataFault, NumericFault
+from pseudolabel.errors import DataError, NumericError
+from pseudolabel.runs import disk
 
 if TYPE_CHECKING:
     import torch
@@ -19,26 +19,26 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any
     """Write tensors and metadata as one whole file.
 
     Raises:
-        NumericFault: a tensor is not finite; the file already there is untouched.
-        EnvironmentFault: the file cannot be written.
+        NumericError: a tensor is not finite; the file already there is untouched.
+        MachineError: the file cannot be written.
     """
     import torch
     from safetensors.torch import save
 
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise NumericFault(f"{path.name}: tensor {name!r} is not finite; the last good file stays")
+            raise NumericError(f"{path.name}: tensor {name!r} is not finite; the last good file stays")
     # clone: safetensors refuses tensors that share memory, and wants contiguous ones
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(meta, sort_keys=True, allow_nan=False)
-    storage.write_bytes(path, save(own, metadata={"meta": text}))
+    disk.write_bytes(path, save(own, metadata={"meta": text}))
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_state` wrote, on the CPU.
 
     Raises:
-        DataFault: missing, damaged or not such a file.
+        DataError: missing, damaged or not such a file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -48,14 +48,14 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, dict(json.loads(header["meta"]))
     except FileNotFoundError:
-        raise DataFault(f"{path}: no such file; give the folder of a run or its checkpoint") from None
+        raise DataError(f"{path}: no such file; give the folder of a run or its checkpoint") from None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataFault(f"{path}: not a readable checkpoint ({cause}); use another one") from error
+        raise DataError(f"{path}: not a readable checkpoint ({cause}); use another one") from error
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as tensors named `<parameter>.<slot>` and plain values."""
+    """An optimizer's state as tensors named `<parameter>.<slot>` and plain values."""
     import torch
 
     state = optimizer.state_dict()

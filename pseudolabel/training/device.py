@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pseudolabel.errors import EnvironmentFault, UsageFault
+from pseudolabel.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -14,8 +14,8 @@ def pick(name: str = "auto") -> torch.device:
     """The device of a name: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:n`.
 
     Raises:
-        UsageFault: not such a name.
-        EnvironmentFault: the device is absent; those present are listed.
+        UsageError: not such a name.
+        MachineError: the device is absent; those present are listed.
     """
     import torch
 
@@ -24,8 +24,8 @@ def pick(name: str = "auto") -> torch.device:
         return torch.device(present[1] if len(present) > 1 else "cpu")
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
-        raise UsageFault(f"--device {name}: not a device; choose auto, cpu, cuda or cuda:n")
+        raise UsageError(f"--device {name}: not a device; choose auto, cpu, cuda or cuda:n")
     wanted = "cpu" if kind == "cpu" else f"cuda:{index or 0}"
     if wanted not in present:
-        raise EnvironmentFault(f"--device {name}: not on this machine; present are {', '.join(present)}")
+        raise MachineError(f"--device {name}: not on this machine; present are {', '.join(present)}")
     return torch.device(wanted)

@@ -1,4 +1,4 @@
-"""Charts of a comparison as SVG: scores by route, and what every threshold would have given."""
+"""Charts of a comparison as SVG: scores by candidate, and what every threshold would have given."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ STYLE: Any = {
 }
 
 
-def colours(routes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A colour for each route, the same in every chart."""
+def colours(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A colour for each candidate, the same in every chart."""
     found, used = [], 0
-    for route in routes:
-        if route["kind"] == "truth":
+    for candidate in candidates:
+        if candidate["kind"] == "truth":
             found.append(TRUTH)
         else:
             found.append(COLOURS[used % len(COLOURS)])
@@ -42,42 +42,46 @@ def colours(routes: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def scores(routes: Sequence[Mapping[str, Any]]) -> str:
+def scores(candidates: Sequence[Mapping[str, Any]]) -> str:
     """Bars of the network's mIoU and of the masks' mIoU, DR- and NDR-recall; undefined ones are left out."""
     panels: list[tuple[str, list[float | None]]] = [
-        ("network mIoU", [route["network"]["miou"] for route in routes]),
-        ("mask mIoU", [_figure(route, "miou") for route in routes]),
-        ("mask DR-recall", [_figure(route, "dr_recall") for route in routes]),
-        ("mask NDR-recall", [_figure(route, "ndr_recall") for route in routes]),
+        ("network mIoU", [candidate["network"]["miou"] for candidate in candidates]),
+        ("mask mIoU", [_figure(candidate, "miou") for candidate in candidates]),
+        ("mask DR-recall", [_figure(candidate, "dr_recall") for candidate in candidates]),
+        ("mask NDR-recall", [_figure(candidate, "ndr_recall") for candidate in candidates]),
     ]
     panels = [(title, values) for title, values in panels if any(value is not None for value in values)]
 
     def draw(figure: Figure) -> None:
         axes_row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (title, values) in zip(axes_row, panels, strict=True):
-            _bars(axes, title, values, colours(routes))
-        axes_row[0].set_yticks(range(len(routes)), [_short(route["name"]) for route in routes])
+            _bars(axes, title, values, colours(candidates))
+        axes_row[0].set_yticks(
+            range(len(candidates)), [_short(candidate["name"]) for candidate in candidates]
+        )
 
-    return _svg(draw, (2.7 * len(panels) + 1, 0.42 * len(routes) + 0.75))
+    return _svg(draw, (2.7 * len(panels) + 1, 0.42 * len(candidates) + 0.75))
 
 
-def thresholds(routes: Sequence[Mapping[str, Any]], split: str) -> str | None:
+def thresholds(candidates: Sequence[Mapping[str, Any]], split: str) -> str | None:
     """Masks' mIoU over the threshold and over NDR-recall, the threshold that was taken marked.
 
     Returns:
-        SVG, or None where no route was swept.
+        SVG, or None where no candidate was swept.
     """
-    paint = colours(routes)
-    swept = [(route, colour) for route, colour in zip(routes, paint, strict=True) if route["sweep"]]
+    paint = colours(candidates)
+    swept = [
+        (candidate, colour) for candidate, colour in zip(candidates, paint, strict=True) if candidate["sweep"]
+    ]
     if not swept:
         return None
-    regions = any(row["ndr_recall"] is not None for route, _ in swept for row in route["sweep"])
+    regions = any(row["ndr_recall"] is not None for candidate, _ in swept for row in candidate["sweep"])
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, 2 if regions else 1, sharey=True, squeeze=False)[0]
         for axes, key in zip(panels, ("threshold", "ndr_recall"), strict=False):
-            for route, colour in swept:
-                _curve(axes, route, key, colour)
+            for candidate, colour in swept:
+                _curve(axes, candidate, key, colour)
             axes.grid(color=GRID)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
@@ -91,12 +95,12 @@ def thresholds(routes: Sequence[Mapping[str, Any]], split: str) -> str | None:
     return _svg(draw, (11.8 if regions else 6.0, 3.7))
 
 
-def _curve(axes: Axes, route: Mapping[str, Any], key: str, colour: str) -> None:
+def _curve(axes: Axes, candidate: Mapping[str, Any], key: str, colour: str) -> None:
     scale = 1 if key == "threshold" else 100
-    rows = [row for row in route["sweep"] if row["miou"] is not None and row[key] is not None]
+    rows = [row for row in candidate["sweep"] if row["miou"] is not None and row[key] is not None]
     across, up = [scale * row[key] for row in rows], [100 * row["miou"] for row in rows]
-    axes.plot(across, up, color=colour, linewidth=2, label=_short(route["name"]))
-    taken = [i for i, row in enumerate(rows) if abs(row["threshold"] - route["threshold"]) < 1e-9]
+    axes.plot(across, up, color=colour, linewidth=2, label=_short(candidate["name"]))
+    taken = [i for i, row in enumerate(rows) if abs(row["threshold"] - candidate["threshold"]) < 1e-9]
     for i in taken:
         axes.plot(across[i], up[i], "o", color=colour, markersize=7, markeredgecolor="white")
 
@@ -134,8 +138,8 @@ def _svg(draw: Any, size: tuple[float, float]) -> str:
     return buffer.getvalue()
 
 
-def _figure(route: Mapping[str, Any], key: str) -> float | None:
-    value = (route["report"] or {}).get(key)
+def _figure(candidate: Mapping[str, Any], key: str) -> float | None:
+    value = (candidate["report"] or {}).get(key)
     return None if value is None else float(value)
 
 

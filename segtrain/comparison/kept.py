@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pseudolabel import __version__, storage
+from pseudolabel import __version__
 from pseudolabel.records import Dataset
+from pseudolabel.runs import disk, writing
 
 
 def kept(
@@ -24,31 +25,31 @@ def kept(
         make: makes it.
         files: what it must have left; a name is the result's key that holds the file's sha256.
     """
-    made_from = storage.digest({"version": __version__, **key})
+    made_from = disk.digest({"version": __version__, **key})
     if path.is_file():
-        found = storage.read_json(path)
+        found = disk.read_json(path)
         if found.get("made_from") == made_from and all(
-            file.is_file() and (name is None or storage.sha256_file(file) == found["result"][name])
+            file.is_file() and (name is None or disk.sha256_file(file) == found["result"][name])
             for file, name in (files or {}).items()
         ):
             result: dict[str, Any] = found["result"]
             return result
     result = make()
-    storage.write_json(path, {"made_from": made_from, "result": result})
+    disk.write_json(path, {"made_from": made_from, "result": result})
     return result
 
 
 def mark(run: Path) -> dict[str, Any]:
     """What tells a finished run from any other."""
-    return contents(run, [storage.FINGERPRINT, storage.MANIFEST])
+    return contents(run, [writing.FINGERPRINT, writing.MANIFEST])
 
 
 def contents(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     """sha256 of those of the files that are there."""
-    return {name: storage.sha256_file(folder / name) for name in names if (folder / name).is_file()}
+    return {name: disk.sha256_file(folder / name) for name in names if (folder / name).is_file()}
 
 
 def truth_of(data: Dataset) -> dict[str, Any]:
     """The true masks that a score depends on."""
-    rows = [[r.id, storage.sha256_file(r.mask) if r.mask is not None else None] for r in data.records]
-    return {"truth": storage.digest(rows)}
+    rows = [[r.id, disk.sha256_file(r.mask) if r.mask is not None else None] for r in data.records]
+    return {"truth": disk.digest(rows)}

@@ -1,7 +1,7 @@
 """What must run: every recipe of a comparison read, filled in and checked before the first stage.
 
 Paths of recipes are seen from the comparison's file, so that a folder of recipes can be moved; runs,
-mask folders and data roots are seen from where the command is run, as for every other verb.
+mask folders and data roots are seen from where the command is run, as for every other command.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.errors import UsageFault
-from pseudolabel.line import swept_key
-from pseudolabel.recipe import ReaderStep, load
-from pseudolabel.schema import GenerateRecipe, TrainRecipe, validation_step
+from pseudolabel.errors import UsageError
+from pseudolabel.recipes.composition import swept_key
+from pseudolabel.recipes.recipe import ReaderStep, load
+from pseudolabel.recipes.schema import GenerateRecipe, TrainRecipe, validation_step
 from segtrain.comparison.recipe import CompareRecipe
 from segtrain.recipe import SegRecipe
 
@@ -24,16 +24,16 @@ TRUTH = "truth"
 
 
 @dataclass(frozen=True)
-class RoutePlan:
+class CandidatePlan:
     """One row of the table.
 
     Attributes:
         name: as the recipe says.
-        folder: of its runs below DIR/routes; letters, digits and dashes only.
+        folder: of its runs below DIR/candidates; letters, digits and dashes only.
         recipe: the recipe file's name, or None.
         generate: what makes masks, by split (`train`, `report`); empty where masks are given.
         masks: a folder of masks, or None: made here, or the data's own.
-        swept: the resolver's key that a threshold stands under, `threshold`.
+        swept: the background rule's key that a threshold stands under, `threshold`.
     """
 
     name: str
@@ -57,15 +57,15 @@ class Plan:
         recipe: the comparison's own.
         classifier: what is trained first, or None.
         checkpoint: a finished run to take instead, or None: each recipe's own.
-        routes: in the order of the table.
-        segmentation: the network's recipe, validated where it is reported; `masks` is filled in per route.
-        train_data, report_data: readers of the training and of the reporting pictures.
+        candidates: in the order of the table.
+        segmentation: the network's recipe, validated where it is reported; `masks` is filled in per
+        candidate. train_data, report_data: readers of the training and of the reporting images.
     """
 
     recipe: CompareRecipe
     classifier: TrainRecipe | None
     checkpoint: str | None
-    routes: tuple[RoutePlan, ...]
+    candidates: tuple[CandidatePlan, ...]
     segmentation: SegRecipe
     train_data: ReaderStep
     report_data: ReaderStep
@@ -80,7 +80,7 @@ def read(source: Path | str | Mapping[str, Any] | CompareRecipe, overrides: Sequ
         overrides: of the comparison's own keys; `data.root=X` reaches every recipe.
 
     Raises:
-        UsageFault: any of the recipes is refused; the comparison's key stands before the fault.
+        UsageError: any of the recipes is refused; the comparison's key stands before the fault.
     """
     recipe = load(source, CompareRecipe, overrides)
     base = Path(source).parent if isinstance(source, (str, Path)) else Path()
@@ -91,28 +91,28 @@ def read(source: Path | str | Mapping[str, Any] | CompareRecipe, overrides: Sequ
     means = [f"average_over={_text(list(recipe.average_over))}"] if recipe.average_over else []
     scored_on = f"validation={_text(recipe.report_on)}"
     segmentation = _load(base, recipe.segmentation, SegRecipe, [*data, *means, scored_on], "segmentation")
-    routes: list[RoutePlan] = []
-    for index, route in enumerate(recipe.routes):
-        folder = _folder(route.name, index, {one.folder for one in routes})
-        if route.recipe is None:
-            masks = None if route.masks == TRUTH else route.masks
-            routes.append(RoutePlan(route.name, folder, None, {}, masks, None))
+    candidates: list[CandidatePlan] = []
+    for index, candidate in enumerate(recipe.candidates):
+        folder = _folder(candidate.name, index, {one.folder for one in candidates})
+        if candidate.recipe is None:
+            masks = None if candidate.masks == TRUTH else candidate.masks
+            candidates.append(CandidatePlan(candidate.name, folder, None, {}, masks, None))
             continue
-        settings = [*data, *route.set, "output.maps=true"]
+        settings = [*data, *candidate.set, "output.maps=true"]
         if recipe.classifier.run is not None:
             settings.append(f"classifier.checkpoint={_text(recipe.classifier.run)}")
-        key = f"routes.{index}.recipe"
-        train = _load(base, route.recipe, GenerateRecipe, settings, key)
+        key = f"candidates.{index}.recipe"
+        train = _load(base, candidate.recipe, GenerateRecipe, settings, key)
         on_report = [*settings, *_settings(recipe.report_on)]
-        report = _load(base, route.recipe, GenerateRecipe, on_report, key)
-        name = Path(route.recipe).name
+        report = _load(base, candidate.recipe, GenerateRecipe, on_report, key)
+        name = Path(candidate.recipe).name
         both = {"train": train, "report": report}
-        routes.append(RoutePlan(route.name, folder, name, both, None, _swept(train, recipe)))
+        candidates.append(CandidatePlan(candidate.name, folder, name, both, None, _swept(train, recipe)))
     return Plan(
         recipe,
         classifier,
         recipe.classifier.run,
-        tuple(routes),
+        tuple(candidates),
         segmentation,
         segmentation.data,
         _reporting(segmentation.data, recipe.report_on),
@@ -122,15 +122,15 @@ def read(source: Path | str | Mapping[str, Any] | CompareRecipe, overrides: Sequ
 def _load(base: Path, path: str, model: Any, settings: Sequence[str], key: str) -> Any:
     try:
         return load(base / path, model, settings)
-    except UsageFault as fault:
-        raise UsageFault("\n".join(f"{key}: {line}" for line in str(fault).splitlines())) from fault
+    except UsageError as fault:
+        raise UsageError("\n".join(f"{key}: {line}" for line in str(fault).splitlines())) from fault
 
 
 def _reporting(data: ReaderStep, report_on: dict[str, Any]) -> ReaderStep:
     try:
         return validation_step(data, report_on)
-    except UsageFault as fault:
-        raise UsageFault(f"report_on: {str(fault).removeprefix('recipe: ')}") from fault
+    except UsageError as fault:
+        raise UsageError(f"report_on: {str(fault).removeprefix('recipe: ')}") from fault
 
 
 def _settings(data: Mapping[str, Any]) -> list[str]:
@@ -142,16 +142,16 @@ def _text(value: Any) -> str:
 
 
 def _swept(train: GenerateRecipe, recipe: CompareRecipe) -> str | None:
-    """The key that the threshold stands under; a resolver without one keeps its recipe's values."""
+    """The key that the threshold stands under; a background rule without one keeps its recipe's values."""
     try:
-        return swept_key(train.resolver)
-    except UsageFault:
+        return swept_key(train.background)
+    except UsageError:
         if recipe.threshold == "train":
             raise
         return None
 
 
 def _folder(name: str, index: int, taken: set[str]) -> str:
-    """A folder's name for a route: what is plain of its name, made unique by its place."""
-    plain = re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")[:40] or "route"
+    """A folder's name for a candidate: what is plain of its name, made unique by its place."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")[:40] or "candidate"
     return plain if plain not in taken else f"{plain}-{index + 1}"

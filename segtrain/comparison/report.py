@@ -1,4 +1,4 @@
-"""comparison.json, comparison.md, pictures.png and report.html, one page that needs nothing else."""
+"""comparison.json, comparison.md, images.png and report.html, one page that needs nothing else."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from pseudolabel import console, images, masks, storage
+from pseudolabel import console, images, masks
 from pseudolabel.figures.contact_sheet import contact_sheet
 from pseudolabel.figures.overlays import overlay
 from pseudolabel.figures.text import percent
 from pseudolabel.records import ImageRecord
+from pseudolabel.runs import disk
 from segtrain.comparison import charts, table
 from segtrain.comparison.plan import Plan
 from segtrain.comparison.stages import Outcome, Results
 
 TEMPLATE = "report.html.j2"
-LONG_SIDE = 260  # pixels of a picture on the page, about twice what it is shown at
+LONG_SIDE = 260  # pixels of an image on the page, about twice what it is shown at
 QUALITY = 82  # of its JPEG
 STRENGTH = 0.6  # of a mask's colour
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A photograph and the ways to see it, one a column; None where there is none."""
+    """An image and the ways to see it, one a column; None where there is none."""
 
     name: str
     classes: tuple[tuple[str, str], ...]
-    pictures: tuple[Picture | None, ...]
+    images: tuple[ImageArray | None, ...]
 
 
 def write(plan: Plan, results: Results, folder: Path) -> dict[str, Any]:
@@ -50,14 +51,14 @@ def write(plan: Plan, results: Results, folder: Path) -> dict[str, Any]:
         What comparison.json holds.
     """
     found = table.document(plan, results)
-    storage.write_json(folder / "comparison.json", found)
-    storage.write_text(folder / "comparison.md", table.markdown(found))
+    disk.write_json(folder / "comparison.json", found)
+    disk.write_text(folder / "comparison.md", table.markdown(found))
     heads, strips = _strips(found, results)
     if strips:
         captions = [f"{strip.name}: {', '.join(name for name, _ in strip.classes)}" for strip in strips]
-        sheet = contact_sheet([strip.pictures for strip in strips], heads, captions)
-        images.write_picture(folder / "pictures.png", sheet)
-    storage.write_text(folder / "report.html", page(found, heads, strips))
+        sheet = contact_sheet([strip.images for strip in strips], heads, captions)
+        images.write_image(folder / "images.png", sheet)
+    disk.write_text(folder / "report.html", page(found, heads, strips))
     return found
 
 
@@ -66,8 +67,8 @@ def page(found: Mapping[str, Any], heads: list[str], strips: list[Strip]) -> str
 
     Args:
         found: what comparison.json holds.
-        heads: titles of the columns of pictures.
-        strips: the pictures.
+        heads: titles of the columns of images.
+        strips: the images.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -82,13 +83,13 @@ def page(found: Mapping[str, Any], heads: list[str], strips: list[Strip]) -> str
     environment.filters["percent"] = percent
     environment.filters["held"] = _held
     split, trained = found["splits"]["report"]["name"], found["splits"]["train"]["name"]
-    curves = charts.thresholds(found["routes"], trained)
+    curves = charts.thresholds(found["candidates"], trained)
     return environment.get_template(TEMPLATE).render(
         found=found,
         rows=_cells(found),
         columns=[title for title, _ in table.columns(found)],
-        paint=charts.colours(found["routes"]),
-        bars=_uri("image/svg+xml", charts.scores(found["routes"]).encode()),
+        paint=charts.colours(found["candidates"]),
+        bars=_uri("image/svg+xml", charts.scores(found["candidates"]).encode()),
         curves=None if curves is None else _uri("image/svg+xml", curves.encode()),
         split=split,
         trained=trained,
@@ -98,9 +99,7 @@ def page(found: Mapping[str, Any], heads: list[str], strips: list[Strip]) -> str
             {
                 "name": strip.name,
                 "classes": strip.classes,
-                "pictures": [
-                    None if one is None else _uri("image/jpeg", _jpeg(one)) for one in strip.pictures
-                ],
+                "images": [None if one is None else _uri("image/jpeg", _jpeg(one)) for one in strip.images],
             }
             for strip in strips
         ],
@@ -124,8 +123,8 @@ def _held(sentence: str) -> Markup:
 def _cells(found: Mapping[str, Any]) -> list[list[tuple[str, bool]]]:
     """The table's rows: text and whether it is the best of its column, ground truth aside."""
     head = table.columns(found)
-    rows = [[cell(row) for _, cell in head] for row in found["routes"]]
-    ranked = [index for index, row in enumerate(found["routes"]) if row["kind"] != "truth"]
+    rows = [[cell(row) for _, cell in head] for row in found["candidates"]]
+    ranked = [index for index, row in enumerate(found["candidates"]) if row["kind"] != "truth"]
     marked: list[list[tuple[str, bool]]] = [[(text, False) for text in row] for row in rows]
     for column, (title, _) in enumerate(head):
         if title in ("training masks", "threshold") or len(ranked) < 2:
@@ -133,7 +132,7 @@ def _cells(found: Mapping[str, Any]) -> list[list[tuple[str, bool]]]:
         known = {index: float(rows[index][column]) for index in ranked if rows[index][column] != "-"}
         if len(set(known.values())) < 2:
             continue  # nothing to be best of
-        best = min(known.values()) if title == "s/picture" else max(known.values())
+        best = min(known.values()) if title == "s/image" else max(known.values())
         for index, value in known.items():
             marked[index][column] = (rows[index][column], value == best)
     return marked
@@ -141,15 +140,15 @@ def _cells(found: Mapping[str, Any]) -> list[list[tuple[str, bool]]]:
 
 def _per_class(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     """IoU of the networks by class, of the classes that any of them has."""
-    ious = [row["network"]["iou"] or {} for row in found["routes"]]
+    ious = [row["network"]["iou"] or {} for row in found["candidates"]]
     lines = [(name, [percent(iou.get(name)) for iou in ious]) for name in found["classes"]]
     return [(name, cells) for name, cells in lines if any(cell != "-" for cell in cells)]
 
 
 def _strips(found: Mapping[str, Any], results: Results) -> tuple[list[str], list[Strip]]:
-    """Heads and pictures: photograph, truth, each route's mask, each trained network."""
+    """Heads and images: image, truth, each candidate's mask, each trained network."""
     made = [one for one in results.outcomes if "report" in one.folders]
-    heads = ["photograph", "ground truth"]
+    heads = ["image", "ground truth"]
     heads += [f"masks: {one.plan.name}" for one in made]
     heads += [f"network on {one.plan.name}" for one in results.outcomes]
     records = {record.id: record for record in results.report.records}
@@ -158,42 +157,42 @@ def _strips(found: Mapping[str, Any], results: Results) -> tuple[list[str], list
 
 
 def _strip(record: ImageRecord, found: Mapping[str, Any], results: Results, made: list[Outcome]) -> Strip:
-    photograph = images.read_image(record.image)
+    image = images.read_image(record.image)
     files = [record.mask]
     files += [one.folders["report"] / "masks" / f"{record.id}.png" for one in made]
     files += [one.predictions.get(record.id) for one in results.outcomes]
-    pictures: list[Picture | None] = [_small(photograph)]
+    input_images: list[ImageArray | None] = [_small(image)]
     for file in files:
         there = file is not None and file.is_file()
-        pictures.append(_laid(photograph, masks.read_mask(file)) if there and file is not None else None)
+        input_images.append(_laid(image, masks.read_mask(file)) if there and file is not None else None)
     names = found["classes"]
     classes = tuple((names[c], _hex(c)) for c in record.labels or ())
-    return Strip(record.id, classes, tuple(pictures))
+    return Strip(record.id, classes, tuple(input_images))
 
 
-def _laid(photograph: Picture, mask: Picture) -> Picture | None:
-    if mask.shape != photograph.shape[:2]:
+def _laid(image: ImageArray, mask: ImageArray) -> ImageArray | None:
+    if mask.shape != image.shape[:2]:
         return None
-    grey = photograph.mean(axis=2, keepdims=True)  # colours of the mask stand out from a faded picture
-    faded = (0.35 * photograph + 0.4 * grey + 0.25 * 255).astype(np.uint8)
+    grey = image.mean(axis=2, keepdims=True)  # colours of the mask stand out from a faded image
+    faded = (0.35 * image + 0.4 * grey + 0.25 * 255).astype(np.uint8)
     return _small(overlay(faded, mask, STRENGTH))
 
 
-def _small(picture: Picture) -> Picture:
+def _small(image: ImageArray) -> ImageArray:
     from PIL import Image
 
-    scale = min(1.0, LONG_SIDE / max(picture.shape[:2]))
+    scale = min(1.0, LONG_SIDE / max(image.shape[:2]))
     if scale == 1.0:
-        return picture
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), dtype=np.uint8)
+        return image
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), dtype=np.uint8)
 
 
-def _jpeg(picture: Picture) -> bytes:
+def _jpeg(image: ImageArray) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+    Image.fromarray(image).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
     return buffer.getvalue()
 
 

@@ -1,13 +1,13 @@
-"""The stages of a comparison, each a verb's own run below DIR, so that what is finished stays.
+"""The stages of a comparison, each a command's own run below DIR, so that what is finished stays.
 
     classifier/                    pl train, where the recipe has one to train
     reference/{train,report}.safetensors
-    routes/<route>/{train,report}  pl generate with raw maps
-    routes/<route>/{train,report}-masks   pl refine at the threshold that was picked
-    routes/<route>/network         seg train on the masks of train
-    routes/<route>/predictions     seg predict on the pictures of the report
+    candidates/<candidate>/{train,report}  pl generate with raw maps
+    candidates/<candidate>/{train,report}-masks   pl refine at the threshold that was picked
+    candidates/<candidate>/network         seg train on the masks of train
+    candidates/<candidate>/predictions     seg predict on the images of the report
 
-Verbs with a run folder know by its fingerprint what is done; a stage whose result is one document is kept
+Commands with a run folder know by its fingerprint what is done; a stage whose result is one document is kept
 beside what it was made from, and made again when that changes.
 """
 
@@ -19,23 +19,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pseudolabel import console, storage
-from pseudolabel.errors import DataFault, Fault, Interrupted
-from pseudolabel.recipe import ReaderStep, load, plain
+from pseudolabel import console
+from pseudolabel.commands.evaluate import evaluate as evaluate_masks
+from pseudolabel.commands.generate import generate
+from pseudolabel.commands.reference import reference
+from pseudolabel.commands.refine import refine
+from pseudolabel.commands.sweep import sweep
+from pseudolabel.commands.train import train as train_classifier
+from pseudolabel.errors import DataError, Interrupted, PseudolabelError
+from pseudolabel.recipes.recipe import ReaderStep, load, plain
+from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.records import Dataset
-from pseudolabel.schema import GenerateRecipe
-from pseudolabel.verbs.evaluate import evaluate as evaluate_masks
-from pseudolabel.verbs.generate import generate
-from pseudolabel.verbs.reference import reference
-from pseudolabel.verbs.refine import refine
-from pseudolabel.verbs.sweep import sweep
-from pseudolabel.verbs.train import train as train_classifier
+from pseudolabel.runs import disk
 from segtrain.comparison.kept import contents, kept, mark, truth_of
-from segtrain.comparison.plan import Plan, RoutePlan
+from segtrain.comparison.plan import CandidatePlan, Plan
 from segtrain.recipe import SegRecipe
 
 SPLITS = ("train", "report")
-Verb = Callable[..., dict[str, Any]]
+Command = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Options:
 
     Attributes:
         device: auto, cpu, cuda or cuda:n.
-        workers: beside the model; None leaves it to each verb.
+        workers: beside the model; None leaves it to each command.
         overwrite: a stage of another configuration is moved aside and run again.
         quiet: no progress.
     """
@@ -55,37 +56,37 @@ class Options:
     quiet: bool = False
 
     def of(self, *names: str) -> dict[str, Any]:
-        """Those of the options that a verb takes."""
+        """Those of the options that a command takes."""
         given = {name: getattr(self, name) for name in names}
         return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
-class SegVerbs:
-    """`seg`'s own verbs, handed in since they stand above this room."""
+class SegCommands:
+    """`seg`'s own commands, handed in since they stand above this kind."""
 
-    train: Verb
-    evaluate: Verb
-    predict: Verb
+    train: Command
+    evaluate: Command
+    predict: Command
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a route came to.
+    """What a candidate came to.
 
     Attributes:
-        plan: the route.
+        plan: the candidate.
         threshold: what its masks were made with, or None.
-        seconds: per training picture, maps and masks, when they were made; None where masks were given.
+        seconds: per training image, maps and masks, when they were made; None where masks were given.
         sweep: result of `pl sweep` on the training split, or None.
         masks: results of `pl evaluate` by split, train and report; None where there is nothing to score.
         network: result of `seg evaluate` on the reporting split.
         training: result of `seg train`.
         folders: of the masks by split.
-        predictions: masks of the trained network by record id, for the pictures of the report.
+        predictions: masks of the trained network by record id, for the images of the report.
     """
 
-    plan: RoutePlan
+    plan: CandidatePlan
     threshold: float | None
     seconds: float | None
     sweep: dict[str, Any] | None
@@ -102,10 +103,10 @@ class Results:
 
     Attributes:
         train, report: the data of either split.
-        shown: ids of the reporting pictures that the report shows.
+        shown: ids of the reporting images that the report shows.
         classifier: result of `pl train`, or None where the classifier was there.
         references: `{maps, threshold, rule, sha256}` by split, or empty.
-        outcomes: by route, in the order of the table.
+        outcomes: by candidate, in the order of the table.
     """
 
     train: Dataset
@@ -116,22 +117,22 @@ class Results:
     outcomes: tuple[Outcome, ...]
 
 
-def run(plan: Plan, folder: Path, verbs: SegVerbs, options: Options) -> Results:
+def run(plan: Plan, folder: Path, commands: SegCommands, options: Options) -> Results:
     """Run every stage that is not finished.
 
     Args:
         plan: what must run.
         folder: DIR, which is there and locked.
-        verbs: of `seg`.
+        commands: of `seg`.
         options: how.
 
     Raises:
-        Fault: of the stage that failed, its name in front.
+        PseudolabelError: of the stage that failed, its name in front.
     """
     with _stage("data", options):
         data = {"train": _dataset(plan.train_data), "report": _dataset(plan.report_data)}
         if data["train"].space != data["report"].space:
-            raise DataFault("report_on: its classes are not those of the training pictures")
+            raise DataError("report_on: its classes are not those of the training images")
     trained, checkpoint = None, plan.checkpoint
     if plan.classifier is not None:
         checkpoint = str(folder / "classifier")
@@ -139,18 +140,31 @@ def run(plan: Plan, folder: Path, verbs: SegVerbs, options: Options) -> Results:
             trained = train_classifier(
                 plan.classifier, checkpoint, **options.of("device", "workers", "overwrite", "quiet")
             )
-    made = [_with_classifier(route, checkpoint) for route in plan.routes]
-    seconds = {route.folder: _generate(route, folder, options) for route in made if route.generate}
+    made = [_with_classifier(candidate, checkpoint) for candidate in plan.candidates]
+    seconds = {
+        candidate.folder: _generate(candidate, folder, options) for candidate in made if candidate.generate
+    }
     references = _references(made, folder, data, options)
-    scored = [_score(route, plan, folder, data, references, options) for route in made]
-    shown = _shown(data["report"], plan.recipe.pictures)
+    scored = [_score(candidate, plan, folder, data, references, options) for candidate in made]
+    shown = _shown(data["report"], plan.recipe.images)
     outcomes = []
-    for route, (threshold, swept, masks, folders) in zip(made, scored, strict=True):
-        training, network, predictions = _network(route, plan, folder, folders, data, shown, verbs, options)
+    for candidate, (threshold, swept, masks, folders) in zip(made, scored, strict=True):
+        training, network, predictions = _network(
+            candidate, plan, folder, folders, data, shown, commands, options
+        )
         outcomes.append(
-            Outcome(route, threshold, seconds.get(route.folder), swept, masks, network, training, folders,
-                    predictions)
-        )  # fmt: skip
+            Outcome(
+                candidate,
+                threshold,
+                seconds.get(candidate.folder),
+                swept,
+                masks,
+                network,
+                training,
+                folders,
+                predictions,
+            )
+        )
     told = {split: found for split, (_, found) in references.items()}
     return Results(data["train"], data["report"], shown, trained, told, tuple(outcomes))
 
@@ -164,41 +178,43 @@ def _stage(name: str, options: Options) -> Iterator[None]:
         yield
     except Interrupted:
         raise
-    except Fault as fault:
+    except PseudolabelError as fault:
         raise type(fault)(f"stage {name}: {fault}") from fault
 
 
 def _dataset(step: ReaderStep) -> Dataset:
-    brick, params = step.load()
-    found: Dataset = brick.run(params)
+    component, params = step.load()
+    found: Dataset = component.run(params)
     if not found.records:
-        raise DataFault(f"{step.reader} gives no picture; look at its root and split")
+        raise DataError(f"{step.reader} gives no image; look at its root and split")
     return found
 
 
-def _with_classifier(route: RoutePlan, checkpoint: str | None) -> RoutePlan:
-    """The route with the classifier that this comparison has, in place of its recipe's own."""
+def _with_classifier(candidate: CandidatePlan, checkpoint: str | None) -> CandidatePlan:
+    """The candidate with the classifier that this comparison has, in place of its recipe's own."""
     if checkpoint is None:
-        return route
+        return candidate
 
     def changed(recipe: GenerateRecipe) -> GenerateRecipe:
         data = plain(recipe)
         data["classifier"]["checkpoint"] = checkpoint
         return load(data, GenerateRecipe)
 
-    return replace(route, generate={split: changed(recipe) for split, recipe in route.generate.items()})
+    return replace(
+        candidate, generate={split: changed(recipe) for split, recipe in candidate.generate.items()}
+    )
 
 
-def _place(folder: Path, route: RoutePlan, name: str) -> Path:
-    return folder / "routes" / route.folder / name
+def _place(folder: Path, candidate: CandidatePlan, name: str) -> Path:
+    return folder / "candidates" / candidate.folder / name
 
 
-def _generate(route: RoutePlan, folder: Path, options: Options) -> float | None:
-    """Maps and masks of both splits; seconds per training picture when they were made."""
+def _generate(candidate: CandidatePlan, folder: Path, options: Options) -> float | None:
+    """Maps and masks of both splits; seconds per training image when they were made."""
     found: float | None = None
-    for split, recipe in route.generate.items():
-        out = _place(folder, route, split)
-        with _stage(f"{route.name}: maps on {split}", options):
+    for split, recipe in candidate.generate.items():
+        out = _place(folder, candidate, split)
+        with _stage(f"{candidate.name}: maps on {split}", options):
             summary = generate(
                 recipe, out, on_bad="stop", **options.of("device", "workers", "overwrite", "quiet")
             )
@@ -208,17 +224,17 @@ def _generate(route: RoutePlan, folder: Path, options: Options) -> float | None:
                 return {"seconds_per_image": summary["seconds"] / done if done else None}
 
             # asked again, a finished run takes no time: the first answer stays while its masks do
-            told = kept(_place(folder, route, f"{split}-time.json"), mark(out), timing)
+            told = kept(_place(folder, candidate, f"{split}-time.json"), mark(out), timing)
         if split == "train":
             found = told["seconds_per_image"]
     return found
 
 
 def _references(
-    routes: Sequence[RoutePlan], folder: Path, data: Mapping[str, Dataset], options: Options
+    candidates: Sequence[CandidatePlan], folder: Path, data: Mapping[str, Dataset], options: Options
 ) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """The single-scale CAM of the first route's classifier on either split: (file, what it is)."""
-    first = next((route for route in routes if route.generate), None)
+    """The single-scale CAM of the first candidate's classifier on either split: (file, what it is)."""
+    first = next((candidate for candidate in candidates if candidate.generate), None)
     if first is None:
         return {}
     found: dict[str, tuple[Path, dict[str, Any]]] = {}
@@ -229,7 +245,7 @@ def _references(
 
             def make(recipe: GenerateRecipe = recipe, file: Path = file) -> dict[str, Any]:
                 reference(recipe, file, **options.of("device", "quiet"))
-                return {"sha256": storage.sha256_file(file)}
+                return {"sha256": disk.sha256_file(file)}
 
             told = kept(file.with_suffix(".json"), key, make, files={file: "sha256"})
         found[split] = (file, told)
@@ -237,7 +253,7 @@ def _references(
 
 
 def _score(
-    route: RoutePlan,
+    candidate: CandidatePlan,
     plan: Plan,
     folder: Path,
     data: Mapping[str, Dataset],
@@ -245,19 +261,19 @@ def _score(
     options: Options,
 ) -> tuple[float | None, dict[str, Any] | None, dict[str, dict[str, Any] | None], dict[str, Path]]:
     """Threshold, sweep, figures of the masks by split, and the folders of the masks by split."""
-    if route.truth:
+    if candidate.truth:
         return None, None, dict.fromkeys(SPLITS), {}
     means = plan.recipe.average_over
-    if not route.generate:
-        folders = {"train": Path(str(route.masks)).expanduser()}
-        figures = _evaluate(route, plan, folder, folders["train"], "train", data, references, options)
+    if not candidate.generate:
+        folders = {"train": Path(str(candidate.masks)).expanduser()}
+        figures = _evaluate(candidate, plan, folder, folders["train"], "train", data, references, options)
         return None, None, {"train": figures, "report": None}, folders
-    maps = _place(folder, route, "train")
+    maps = _place(folder, candidate, "train")
     swept: dict[str, Any] | None = None
     chosen = None
-    if route.swept is not None:
-        chosen = route.generate["train"].resolver.parameters()[route.swept]
-        with _stage(f"{route.name}: thresholds on train", options):
+    if candidate.swept is not None:
+        chosen = candidate.generate["train"].background.parameters()[candidate.swept]
+        with _stage(f"{candidate.name}: thresholds on train", options):
             key = {**mark(maps), **truth_of(data["train"]), "reference": references["train"][1]}
 
             def make() -> dict[str, Any]:
@@ -269,35 +285,40 @@ def _score(
                 )
 
             key |= {"average_over": list(means or ())}
-            swept = kept(_place(folder, route, "thresholds.json"), key, make)
+            swept = kept(_place(folder, candidate, "thresholds.json"), key, make)
         if plan.recipe.threshold == "train":
             chosen = swept["best"]["threshold"]
     found: dict[str, dict[str, Any] | None] = {}
     folders = {}
     for split in SPLITS:
-        folders[split] = _masks(route, folder, split, chosen, options)
-        found[split] = _evaluate(route, plan, folder, folders[split], split, data, references, options)
+        folders[split] = _masks(candidate, folder, split, chosen, options)
+        found[split] = _evaluate(candidate, plan, folder, folders[split], split, data, references, options)
     return chosen, swept, found, folders
 
 
-def _masks(route: RoutePlan, folder: Path, split: str, chosen: float | None, options: Options) -> Path:
+def _masks(
+    candidate: CandidatePlan, folder: Path, split: str, chosen: float | None, options: Options
+) -> Path:
     """The run with the masks of a split at the threshold; those of the maps' own run where it is the same."""
-    maps = _place(folder, route, split)
-    if route.swept is None or route.generate["train"].resolver.parameters()[route.swept] == chosen:
+    maps = _place(folder, candidate, split)
+    if (
+        candidate.swept is None
+        or candidate.generate["train"].background.parameters()[candidate.swept] == chosen
+    ):
         return maps
-    out = _place(folder, route, f"{split}-masks")
-    with _stage(f"{route.name}: masks on {split} at {chosen:g}", options):
+    out = _place(folder, candidate, f"{split}-masks")
+    with _stage(f"{candidate.name}: masks on {split} at {chosen:g}", options):
         refine(
             maps,
             out,
-            overrides=[f"resolver.{route.swept}={chosen!r}"],
+            overrides=[f"background.{candidate.swept}={chosen!r}"],
             **options.of("workers", "overwrite", "quiet"),
         )
     return out
 
 
 def _evaluate(
-    route: RoutePlan,
+    candidate: CandidatePlan,
     plan: Plan,
     folder: Path,
     masks: Path,
@@ -309,12 +330,12 @@ def _evaluate(
     """Figures of the masks of a split."""
     means = plan.recipe.average_over
     file, told = references.get(split, (None, {}))
-    generated = bool(route.generate)
+    generated = bool(candidate.generate)
     named = {f"{r.id}.png": r.id for r in data[split].records}
     made = mark(masks) if generated else contents(masks, named)
     key = {**made, **truth_of(data[split]), "reference": told, "average_over": list(means or ())}
-    out = _place(folder, route, f"{split}-evaluation.json")
-    with _stage(f"{route.name}: score of the masks on {split}", options):
+    out = _place(folder, candidate, f"{split}-evaluation.json")
+    with _stage(f"{candidate.name}: score of the masks on {split}", options):
 
         def make() -> dict[str, Any]:
             where: dict[str, Any] = {"run": masks} if generated else {"masks": masks, "data": plan.train_data}
@@ -326,48 +347,48 @@ def _evaluate(
 
 
 def _network(
-    route: RoutePlan,
+    candidate: CandidatePlan,
     plan: Plan,
     folder: Path,
     folders: Mapping[str, Path],
     data: Mapping[str, Dataset],
     shown: Sequence[str],
-    verbs: SegVerbs,
+    commands: SegCommands,
     options: Options,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path]]:
-    """Train the network on a route's masks; its figures and predictions on the reporting split."""
-    out = _place(folder, route, "network")
-    with _stage(f"{route.name}: network", options):
+    """Train the network on a candidate's masks; its figures and predictions on the reporting split."""
+    out = _place(folder, candidate, "network")
+    with _stage(f"{candidate.name}: network", options):
         recipe = plain(plan.segmentation)
-        recipe["masks"] = None if route.truth else str(folders["train"])
-        training = verbs.train(
+        recipe["masks"] = None if candidate.truth else str(folders["train"])
+        training = commands.train(
             load(recipe, SegRecipe), out, **options.of("device", "workers", "overwrite", "quiet")
         )
     weights = contents(out / "checkpoints", [path.name for path in sorted((out / "checkpoints").iterdir())])
     means = plan.recipe.average_over
     key = {**weights, **truth_of(data["report"]), "average_over": list(means or ())}
-    with _stage(f"{route.name}: score of the network", options):
+    with _stage(f"{candidate.name}: score of the network", options):
 
         def make() -> dict[str, Any]:
-            return verbs.evaluate(out, average_over=means, **options.of("device", "workers", "quiet"))
+            return commands.evaluate(out, average_over=means, **options.of("device", "workers", "quiet"))
 
-        network = kept(_place(folder, route, "network-score.json"), key, make)
-    pictures = {r.id: r.image for r in data["report"].records if r.id in set(shown)}
-    place = _place(folder, route, "predictions")
-    if pictures:
-        with _stage(f"{route.name}: predictions for the report", options):
+        network = kept(_place(folder, candidate, "network-score.json"), key, make)
+    images = {r.id: r.image for r in data["report"].records if r.id in set(shown)}
+    place = _place(folder, candidate, "predictions")
+    if images:
+        with _stage(f"{candidate.name}: predictions for the report", options):
             # what they are made from has its own guard, so predictions of another network just give way
-            verbs.predict(
-                out, list(pictures.values()), place, on_bad="stop", overwrite=True,
+            commands.predict(
+                out, list(images.values()), place, on_bad="stop", overwrite=True,
                 **options.of("device", "workers", "quiet"),
             )  # fmt: skip
-    predictions = {name: place / f"{image.stem}.png" for name, image in pictures.items()}
+    predictions = {name: place / f"{image.stem}.png" for name, image in images.items()}
     return training, network, predictions
 
 
 def _shown(data: Dataset, count: int) -> tuple[str, ...]:
-    """Ids of the pictures to show: spread evenly over the list, so that nobody has picked them."""
-    # predictions are named after the picture's file, which in a nested data set may stand twice
+    """Ids of the images to show: spread evenly over the list, so that nobody has picked them."""
+    # predictions are named after the image's file, which in a nested data set may stand twice
     stems = {record.image.stem.casefold(): record.id for record in data.records if record.mask is not None}
     ids = [record.id for record in data.records if stems.get(record.image.stem.casefold()) == record.id]
     count = min(count, len(ids))

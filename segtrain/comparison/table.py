@@ -9,7 +9,7 @@ from typing import Any
 
 from pseudolabel import __version__, console
 from pseudolabel.figures.text import percent, table
-from pseudolabel.recipe import ReaderStep, plain
+from pseudolabel.recipes.recipe import ReaderStep, plain
 from segtrain.comparison.plan import Plan
 from segtrain.comparison.stages import Outcome, Results
 
@@ -17,7 +17,7 @@ FIGURES = (
     "images", "miou", "miou_interval", "classes_averaged", "dr_recall", "ndr_recall", "fg_precision",
     "fg_recall", "fg_hit", "coverage", "parts", "iou",
 )  # fmt: skip
-NAMED = 3  # routes named in a sentence beside the first
+NAMED = 3  # candidates named in a sentence beside the first
 LONGEST = 60  # letters of a name in a sentence
 PICKED = {
     "train": "best mIoU on the training split, whose masks it sees: not weak supervision",
@@ -31,7 +31,7 @@ def document(plan: Plan, results: Results) -> dict[str, Any]:
     best = truth.network["miou"] if truth is not None else None
     rows = [_row(plan, outcome, best) for outcome in results.outcomes]
     found = {
-        "routes": rows,
+        "candidates": rows,
         "classes": list(results.train.space.names),
         "average_over": list(plan.recipe.average_over) if plan.recipe.average_over else None,
         "splits": {
@@ -60,15 +60,17 @@ def document(plan: Plan, results: Results) -> dict[str, Any]:
 def verdict(found: Mapping[str, Any]) -> list[str]:
     """What the figures say, in sentences."""
     split = found["splits"]["report"]["name"]
-    made = [row for row in found["routes"] if row["kind"] != "truth" and row["network"]["miou"] is not None]
+    made = [
+        row for row in found["candidates"] if row["kind"] != "truth" and row["network"]["miou"] is not None
+    ]
     if not made:
-        return ["Only the ground truth was trained on; add a route to compare it with."]
+        return ["Only the ground truth was trained on; add a candidate to compare it with."]
     made.sort(key=lambda row: -row["network"]["miou"])
     best, others = made[0], made[1:]
     said = f"The network trained on {_name(best)} reaches {_miou(best)} mIoU on {split}"
     if others:
         said += ", against " + _listed([f"{_miou(row)} on {_name(row)}" for row in others])
-    truth = next((row for row in found["routes"] if row["kind"] == "truth"), None)
+    truth = next((row for row in found["candidates"] if row["kind"] == "truth"), None)
     if truth is not None and best["share"] is not None:
         said += f"; that is {percent(best['share'])} % of the {_miou(truth)} that the ground truth gives"
     sentences = [said + "."]
@@ -83,7 +85,7 @@ def verdict(found: Mapping[str, Any]) -> list[str]:
                 + _listed([f"{_name(row)} {percent(row['report'][key])} %" for row in ranked[1:]])
                 + ")."
             )
-    if found["routes"] and any(row["threshold_picked"] == PICKED["train"] for row in found["routes"]):
+    if found["candidates"] and any(row["threshold_picked"] == PICKED["train"] for row in found["candidates"]):
         name = found["splits"]["train"]["name"]
         sentences.append(
             f"Thresholds were picked on {name} by looking at its masks, which weak supervision does not have."
@@ -104,9 +106,12 @@ def markdown(found: Mapping[str, Any]) -> str:
         "",
         "| " + " | ".join(title for title, _ in head) + " |",
         "| --- |" + " ---: |" * (len(head) - 1),
-        *("| " + " | ".join(_plain_text(cell(row)) for _, cell in head) + " |" for row in found["routes"]),
+        *(
+            "| " + " | ".join(_plain_text(cell(row)) for _, cell in head) + " |"
+            for row in found["candidates"]
+        ),
         "",
-        f"In %. Masks are scored on {_plain_text(split['name'])} ({split['images']} pictures); networks are "
+        f"In %. Masks are scored on {_plain_text(split['name'])} ({split['images']} images); networks are "
         f"trained on {_plain_text(trained['name'])} ({trained['images']}) and scored on "
         f"{_plain_text(split['name'])}. Means over {_plain_text(over)}. DR and NDR: where the single-scale "
         "CAM of the classifier exceeds 0.25 of its maximum, and the rest of each object.",
@@ -118,10 +123,10 @@ def markdown(found: Mapping[str, Any]) -> str:
 def terminal(found: Mapping[str, Any]) -> str:
     """The comparison for a terminal; what does not print is escaped."""
     head = columns(found)
-    rows = [[console.escape(cell(row)) for _, cell in head] for row in found["routes"]]
+    rows = [[console.escape(cell(row)) for _, cell in head] for row in found["candidates"]]
     split = console.escape(found["splits"]["report"]["name"])
     lines = [
-        f"On {split}, {found['splits']['report']['images']} pictures, in %:",
+        f"On {split}, {found['splits']['report']['images']} images, in %:",
         "",
         table([title for title, _ in head], rows),
         "",
@@ -150,14 +155,14 @@ def columns(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("FG-precision", figure("fg_precision")),
         ("part recall", part("part_recall")),
         ("body recall", part("body_recall")),
-        ("s/picture", lambda row: "-" if row["seconds_per_image"] is None else _seconds(row)),
+        ("s/image", lambda row: "-" if row["seconds_per_image"] is None else _seconds(row)),
         ("network mIoU", lambda row: percent(row["network"]["miou"])),
         ("of ground truth", lambda row: percent(row["share"])),
     ]
     return [
         (title, cell)
         for title, cell in head
-        if title in ("training masks", "network mIoU") or any(cell(row) != "-" for row in found["routes"])
+        if title in ("training masks", "network mIoU") or any(cell(row) != "-" for row in found["candidates"])
     ]
 
 
@@ -167,15 +172,15 @@ def split_name(step: ReaderStep, otherwise: str) -> str:
 
 
 def _row(plan: Plan, outcome: Outcome, truth: float | None) -> dict[str, Any]:
-    route, network = outcome.plan, outcome.network
-    kind = "truth" if route.truth else "recipe" if route.generate else "masks"
+    candidate, network = outcome.plan, outcome.network
+    kind = "truth" if candidate.truth else "recipe" if candidate.generate else "masks"
     miou = network["miou"]
     return {
-        "name": route.name,
+        "name": candidate.name,
         "kind": kind,
-        "recipe": route.recipe,
+        "recipe": candidate.recipe,
         "threshold": outcome.threshold,
-        "threshold_key": None if route.swept is None else f"resolver.{route.swept}",
+        "threshold_key": None if candidate.swept is None else f"background.{candidate.swept}",
         "threshold_picked": PICKED[plan.recipe.threshold] if outcome.threshold is not None else None,
         "held_out": outcome.sweep["held_out"] if outcome.sweep else None,
         "seconds_per_image": outcome.seconds,

@@ -15,24 +15,33 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 BREACHES = [
-    ("pseudolabel/maps/cam.py", "import pseudolabel.verbs.generate", "rooms never import one another"),
+    (
+        "pseudolabel/methods/cam.py",
+        "import pseudolabel.commands.generate",
+        "components never import one another",
+    ),
     (
         "pseudolabel/refiners/smooth.py",
-        "import pseudolabel.resolvers.power",
-        "rooms never import one another",
+        "import pseudolabel.backgrounds.power",
+        "components never import one another",
     ),
-    ("pseudolabel/registry.py", "import pseudolabel.recipe", "rooms never import one another"),
-    ("pseudolabel/verbs/generate.py", "import pseudolabel.cli", "command line, verbs"),
-    ("pseudolabel/resolvers/power.py", "import pseudolabel.recipe", "bricks read no configuration"),
-    ("pseudolabel/refiners/smooth.py", "import pseudolabel.storage", "touch no files"),
-    ("pseudolabel/maps/saliency.py", "import pseudolabel.superpixels.slic", "use superpixels"),
-    ("pseudolabel/line.py", "import segtrain.losses", "never imports segtrain"),
-    ("segtrain/losses.py", "import pseudolabel.verbs.generate", "only the comparison calls pl's verbs"),
-    ("segtrain/verbs/train.py", "import segtrain.cli", "seg: command line"),
+    ("pseudolabel/registry.py", "import pseudolabel.recipes.recipe", "components never import one another"),
+    ("pseudolabel/commands/generate.py", "import pseudolabel.cli", "command line, commands"),
+    (
+        "pseudolabel/backgrounds/power.py",
+        "import pseudolabel.recipes.recipe",
+        "components read no configuration",
+    ),
+    ("pseudolabel/refiners/smooth.py", "import pseudolabel.runs.writing", "touch no files"),
+    ("pseudolabel/methods/saliency.py", "import pseudolabel.superpixels.slic", "use superpixels"),
+    ("pseudolabel/pipeline/postprocessing.py", "import segtrain.losses", "never imports segtrain"),
+    ("segtrain/losses.py", "import pseudolabel.commands.generate", "only the comparison calls pl's commands"),
+    ("segtrain/commands/train.py", "import segtrain.cli", "seg: command line"),
 ]
 GROUND = [
-    "errors", "records", "draws", "registry", "recipe", "schema", "images", "masks", "storage", "console",
-    "weights", "line", "superpixels.engine", "superpixels.quality", "superpixels.slic", "training.schedule",
+    "errors", "records", "draws", "registry", "recipes.recipe", "recipes.schema", "recipes.composition",
+    "images", "masks", "runs.disk", "runs.writing", "console", "weights", "pipeline.postprocessing",
+    "superpixels.engine", "superpixels.quality", "superpixels.slic", "training.schedule",
     "training.order", "training.checkpoint", "training.device",
 ]  # fmt: skip
 
@@ -71,8 +80,8 @@ def test_ground_imports_no_torch(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_twins_import_neither_package_nor_torch() -> None:
-    files = sorted((ROOT / "tests" / "twins").glob("*.py"))
+def test_oracles_import_neither_package_nor_torch() -> None:
+    files = sorted((ROOT / "tests" / "oracles").glob("*.py"))
     assert len(files) >= 4
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -86,28 +95,28 @@ def test_twins_import_neither_package_nor_torch() -> None:
 
 
 ONE_WAY = {
-    "Image.open(": {"pseudolabel/images.py", "pseudolabel/masks.py", "pseudolabel/_decoder.py"},
+    "Image.open(": {"pseudolabel/images.py", "pseudolabel/masks.py"},
     "torch.load(": {"pseudolabel/weights.py"},
     "np.load(": set(),
     "pickle.load": set(),
     "yaml.load(": set(),
     "extractall": set(),
-    '"w")': {"pseudolabel/_writer.py"},
-    "write_text(": {"pseudolabel/_writer.py"},
-    "write_bytes(": {"pseudolabel/_writer.py"},
+    '"w")': {"pseudolabel/runs/disk.py"},
+    "write_text(": {"pseudolabel/runs/disk.py"},
+    "write_bytes(": {"pseudolabel/runs/disk.py"},
 }
 
 
 @pytest.mark.parametrize("call", ONE_WAY)
 def test_one_way_in_one_way_out(call: str) -> None:
-    """Pictures, checkpoints and files go through one function each."""
+    """Images, checkpoints and files go through one function each."""
     for package in ("pseudolabel", "segtrain"):
         for file in sorted((ROOT / package).rglob("*.py")):
             name = file.relative_to(ROOT).as_posix()
             if name in ONE_WAY[call]:
                 continue
             for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-                ours = "storage.write_" in line or "def write_" in line
+                ours = "disk.write_" in line or "def write_" in line
                 assert call not in line or ours, f"{name}:{number}: {line.strip()}"
 
 

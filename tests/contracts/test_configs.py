@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel import recipe
 from pseudolabel.classifier.class_map import read_class_map
-from pseudolabel.recipe import Section
-from pseudolabel.schema import GenerateRecipe, TrainRecipe
+from pseudolabel.recipes import recipe
+from pseudolabel.recipes.recipe import Section
+from pseudolabel.recipes.schema import GenerateRecipe, TrainRecipe
 from segtrain.comparison.plan import read
 from segtrain.comparison.recipe import CompareRecipe
 from segtrain.recipe import SegRecipe
@@ -20,12 +20,12 @@ FILES = sorted(CONFIGS.rglob("*.yaml"))
 
 
 def is_class_map(text: str) -> bool:
-    return re.search(r"^data:", text, re.MULTILINE) is None and "routes:" not in text
+    return re.search(r"^data:", text, re.MULTILINE) is None and "candidates:" not in text
 
 
 def schema_of(text: str) -> type[Section]:
     keys = set(re.findall(r"^([a-z_]+):", text, re.MULTILINE))
-    if "routes" in keys:
+    if "candidates" in keys:
         return CompareRecipe
     if "maps" in keys:
         return GenerateRecipe
@@ -49,7 +49,7 @@ def test_is_read_and_says_its_command(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.name == "compare.yaml"], ids=lambda p: p.parent.name)
 def test_a_comparison_composes(path: Path) -> None:
-    assert read(path).routes
+    assert read(path).candidates
 
 
 def test_there_are_recipes() -> None:

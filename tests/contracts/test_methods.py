@@ -6,6 +6,6 @@ from pseudolabel import registry
 from pseudolabel.contracts.methods import *  # noqa: F403
 
 
-def test_every_brick_of_the_rooms_is_here() -> None:
+def test_every_component_of_the_kinds_is_here() -> None:
     assert {"cam", "saliency"} <= set(registry.names("methods"))
     assert {"random_crop"} <= set(registry.names("aggregators"))

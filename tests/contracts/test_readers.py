@@ -6,5 +6,5 @@ from pseudolabel import registry
 from pseudolabel.contracts.readers import *  # noqa: F403
 
 
-def test_every_brick_of_the_room_is_here() -> None:
+def test_every_component_of_the_kind_is_here() -> None:
     assert {"folder", "scenes", "table", "voc"} <= set(registry.names("readers"))

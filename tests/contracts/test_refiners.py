@@ -11,19 +11,19 @@ from pseudolabel import registry
 from pseudolabel.contracts.refiners import *  # noqa: F403
 from pseudolabel.records import Scores
 from pseudolabel.refiners import superpixel_mean as superpixel_mean_module
-from tests.twins import refiners as twins
+from tests.oracles import refiners as oracles
 
 
 def run(name: str, rows: list[list[float]], **params: object) -> list[list[float]]:
     """A refiner over pixels in a row: a list a class."""
     values = torch.tensor(rows, dtype=torch.float32)[:, None, :]
-    brick = registry.get("refiners", name)
+    component = registry.get("refiners", name)
     image = torch.zeros(1, values.shape[2], 3, dtype=torch.uint8)
     scores = Scores(tuple(range(1, len(rows) + 1)), values)
-    return brick.run(scores, image, brick.params.model_validate(params)).values[:, 0].tolist()
+    return component.run(scores, image, component.params.model_validate(params)).values[:, 0].tolist()
 
 
-def test_every_brick_of_the_room_is_here() -> None:
+def test_every_component_of_the_kind_is_here() -> None:
     assert {"competition", "normalise", "smooth"} <= set(registry.names("refiners"))
 
 
@@ -78,13 +78,13 @@ def test_smooth_by_hand() -> None:
 @pytest.mark.parametrize("size", [3, 13, 151])
 def test_smooth_at_every_seam(shape: tuple[int, int], size: int) -> None:
     if size == 151 and shape == (3, 500):
-        pytest.skip("the twin would take seconds; (5, 257) shows the same")
+        pytest.skip("the oracle would take seconds; (5, 257) shows the same")
     values = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
-    brick = registry.get("refiners", "smooth")
-    params = brick.params(kernel="gaussian", size=size, sigma=20.0)
+    component = registry.get("refiners", "smooth")
+    params = component.params(kernel="gaussian", size=size, sigma=20.0)
     image = torch.zeros(*shape, 3, dtype=torch.uint8)
-    out = brick.run(Scores((1,), values), image, params).values.numpy()
-    expected = twins.smooth((1,), values.double().numpy(), None, **params.as_dict())
+    out = component.run(Scores((1,), values), image, params).values.numpy()
+    expected = oracles.smooth((1,), values.double().numpy(), None, **params.as_dict())
     np.testing.assert_allclose(out, expected, rtol=2e-5)
 
 
@@ -105,13 +105,15 @@ def test_superpixel_mean_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def on_halves(name: str, **params: object) -> np.ndarray:
-    """A refiner on a score of 1 in one corner of a picture with a dark left and a bright right half."""
+    """A refiner on a score of 1 in one corner of an image with a dark left and a bright right half."""
     image = torch.full((12, 16, 3), 20, dtype=torch.uint8)
     image[:, 8:] = 220
     values = torch.zeros(1, 12, 16)
     values[0, :6, :8] = 1
-    brick = registry.get("refiners", name)
-    return brick.run(Scores((1,), values), image, brick.params.model_validate(params)).values[0].numpy()
+    component = registry.get("refiners", name)
+    return (
+        component.run(Scores((1,), values), image, component.params.model_validate(params)).values[0].numpy()
+    )
 
 
 def test_affinity_spreads_over_like_colours_and_stops_at_an_edge() -> None:
@@ -122,7 +124,7 @@ def test_affinity_spreads_over_like_colours_and_stops_at_an_edge() -> None:
 
 
 def test_affinity_by_hand() -> None:
-    # a flat picture: the mean of the eight neighbours, the border's pixels again beyond the border
+    # a flat image: the mean of the eight neighbours, the border's pixels again beyond the border
     assert run("affinity", [[0.0, 9.0, 0.0, 0.0]], dilations=(1,), iterations=1)[0] == pytest.approx(
         [27 / 8, 18 / 8, 27 / 8, 0]
     )

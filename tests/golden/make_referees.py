@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pseudolabel.contracts.networks import pictures
+from pseudolabel.contracts.networks import random_images
 from tests.referees.cases import cases
 from tests.referees.scenes import scene
 
@@ -23,7 +23,7 @@ def main() -> None:
     from tests.referees.libraries import asked
 
     warnings.simplefilter("ignore")
-    images, answers = pictures(2, *PIXELS), {}
+    images, answers = random_images(2, *PIXELS), {}
     for case in cases(("small",)):
         answers[str(case)] = np.stack(asked(case, scene(case.scene, images), images)).astype(np.float32)
     libraries = [f"{name} {version(name)}" for name in ("captum", "torchcam", "grad-cam", "torch")]

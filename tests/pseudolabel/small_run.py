@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel import _fault_plan, storage
-from pseudolabel.errors import EnvironmentFault
+from pseudolabel.errors import MachineError
+from pseudolabel.runs import disk, fault_plan, writing
 
 IDS = ["a b", "ü"]
 FINGERPRINT = {
-    "recipe": {"resolver": {"name": "power", "alpha": 4.0}, "maps": [{"name": "cam"}]},
+    "recipe": {"background": {"name": "power", "alpha": 4.0}, "maps": [{"name": "cam"}]},
     "input": "x",
 }
 
@@ -31,7 +31,7 @@ def forked(work: Callable[[], object]) -> int:
         os.environ.pop("PYTEST_CURRENT_TEST", None)
         work()
         status = 0
-    except EnvironmentFault:
+    except MachineError:
         status = 3
     finally:
         os._exit(status)
@@ -44,7 +44,7 @@ def ended(child: int) -> int:
 
 def planned(plan: str, work: Callable[[], object]) -> Callable[[], object]:
     def under_plan() -> object:
-        os.environ[_fault_plan.VARIABLE] = plan
+        os.environ[fault_plan.VARIABLE] = plan
         return work()
 
     return under_plan
@@ -62,15 +62,15 @@ def mask_of(item: str) -> bytes:
 def do_run(out: Path) -> int:
     """A small run: masks, a line each, problems, manifest; returns how many items it had to do."""
     done = 0
-    with storage.open_run(out, "generate", FINGERPRINT) as run:
+    with writing.open_run(out, "generate", FINGERPRINT) as run:
         finished = run.finished()
         for item in IDS:
             if item in finished:
                 continue
             data = mask_of(item)
-            storage.write_bytes(run.file("masks", item, ".png"), data)
+            disk.write_bytes(run.file("masks", item, ".png"), data)
             run.problem(f"{item}.jpg", "flat_map", "constant", "look at it", item=item)
-            run.record({"id": item, "size": len(data), "sha256": storage.sha256_bytes(data)})
+            run.record({"id": item, "size": len(data), "sha256": disk.sha256_bytes(data)})
             done += 1
         run.problem("z.jpg", "damaged", "cut", "copy it again")
         run.finish(IDS)

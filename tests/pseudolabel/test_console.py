@@ -18,7 +18,14 @@ from collections.abc import Callable
 import pytest
 
 from pseudolabel import console
-from pseudolabel.errors import DataFault, EnvironmentFault, Fault, Interrupted, NumericFault, UsageFault
+from pseudolabel.errors import (
+    DataError,
+    Interrupted,
+    MachineError,
+    NumericError,
+    PseudolabelError,
+    UsageError,
+)
 
 
 def raising(error: BaseException) -> Callable[[], int]:
@@ -29,11 +36,11 @@ def raising(error: BaseException) -> Callable[[], int]:
 
 
 ENDS = [
-    (DataFault("x.png: is damaged"), 1, "data", "x.png: is damaged"),
-    (EnvironmentFault("disk is full"), 1, "environment", "disk is full"),
-    (NumericFault("loss is NaN"), 1, "numeric", "loss is NaN"),
-    (UsageFault("voc.yaml:7: ..."), 2, "usage", "voc.yaml:7: ..."),
-    (Fault("odd"), 1, "internal", "odd"),
+    (DataError("x.png: is damaged"), 1, "data", "x.png: is damaged"),
+    (MachineError("disk is full"), 1, "environment", "disk is full"),
+    (NumericError("loss is NaN"), 1, "numeric", "loss is NaN"),
+    (UsageError("voc.yaml:7: ..."), 2, "usage", "voc.yaml:7: ..."),
+    (PseudolabelError("odd"), 1, "internal", "odd"),
     (Interrupted("interrupted", 143), 143, "interrupted", "interrupted"),
     (KeyboardInterrupt(), 130, "interrupted", "interrupted; the same command continues"),
     (ZeroDivisionError("a\nb"), 1, "internal", "internal: ZeroDivisionError: a b; --debug shows where"),

@@ -1,4 +1,4 @@
-"""Fusion of several maps against a twin, a pixel at a time, and by hand."""
+"""Fusion of several maps against an oracle, a pixel at a time, and by hand."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import pytest
 import torch
 
 from pseudolabel.contracts.inputs import scene
-from pseudolabel.fusion import By, fused
+from pseudolabel.pipeline.fusion import By, fused
 from pseudolabel.records import Scores
-from tests.twins import fusion as twins
+from tests.oracles import fusion as oracles
 
 
 @pytest.mark.parametrize("weights", [None, (1.0, 2.0, 0.5), (0.0, 1.0, 3.0)])
 @pytest.mark.parametrize("by", ["mean", "max", "geometric"])
-def test_equals_its_twin(by: By, weights: tuple[float, ...] | None) -> None:
+def test_equals_its_oracle(by: By, weights: tuple[float, ...] | None) -> None:
     first, _ = scene()
     maps = [first, first.replace(first.values.flip(1)), first.replace(first.values.flip(2).square())]
     if by == "max":
         weights = None
     before = [one.values.clone() for one in maps]
     found = fused(maps, by, weights)
-    expected = twins.fused([one.values.double().numpy() for one in maps], by, weights)
+    expected = oracles.fused([one.values.double().numpy() for one in maps], by, weights)
     np.testing.assert_allclose(found.values.numpy(), expected, rtol=1e-5, atol=1e-7)
     assert found.ids == first.ids
     assert found.values.dtype == torch.float32

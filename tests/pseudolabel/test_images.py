@@ -1,4 +1,4 @@
-"""Photographs in every form that a file may have (F5)."""
+"""Images in every form that a file may have (F5)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from PIL import Image, ImageChops
 
 from pseudolabel import images
-from pseudolabel.errors import DataFault
-from tests.pseudolabel.pictures import (
+from pseudolabel.errors import DataError
+from tests.pseudolabel.image_files import (
     GREY,
     HEIGHT,
     LOSSY,
     SHOWN,
     WIDTH,
-    Picture,
+    ImageArray,
     chunk,
     png,
     save,
@@ -70,11 +70,11 @@ def test_f5_orientation_behind_the_pixels_counts_for_the_size_too(tmp_path: Path
 
 
 def few_colours() -> Image.Image:
-    picture = Image.fromarray(SHOWN[:, :, 0] // 8)
+    image = Image.fromarray(SHOWN[:, :, 0] // 8)
     palette = [channel for n in range(256) for channel in (n * 7 % 256, n * 3, 255 - n) if channel < 256][:96]
-    picture.putpalette(palette)
-    assert picture.mode == "P"
-    return picture
+    image.putpalette(palette)
+    assert image.mode == "P"
+    return image
 
 
 def sixteen(byte_order: str) -> Image.Image:
@@ -83,13 +83,13 @@ def sixteen(byte_order: str) -> Image.Image:
     return Image.frombytes(mode, (WIDTH, HEIGHT), values.astype(f"{byte_order}u2").tobytes())
 
 
-def over_white(alpha: Picture) -> Picture:
+def over_white(alpha: ImageArray) -> ImageArray:
     share = alpha[:, :, None].astype(float) / 255
     return np.floor(SHOWN * share + 255 * (1 - share) + 0.5).astype(np.uint8)
 
 
 ALPHA = (np.mgrid[:HEIGHT, :WIDTH][1] * 255 // (WIDTH - 1)).astype(np.uint8)
-MODES: dict[str, tuple[Callable[[], Image.Image], str, Picture]] = {
+MODES: dict[str, tuple[Callable[[], Image.Image], str, ImageArray]] = {
     "grey": (lambda: Image.fromarray(SHOWN[:, :, 0]), "PNG", GREY),
     "grey bmp": (lambda: Image.fromarray(SHOWN[:, :, 0]), "BMP", GREY),
     "rgb bmp": (lambda: Image.fromarray(SHOWN), "BMP", SHOWN),
@@ -116,7 +116,7 @@ MODES: dict[str, tuple[Callable[[], Image.Image], str, Picture]] = {
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_f5_every_mode_gives_the_same_picture(name: str, tmp_path: Path) -> None:
+def test_f5_every_mode_gives_the_same_image(name: str, tmp_path: Path) -> None:
     make, kind, expected = MODES[name]
     options = {"JPEG": {"quality": 100}, "WEBP": {"lossless": True, "exact": True}}.get(kind, {})
     path = save(tmp_path / "x", make(), kind, **options)
@@ -152,11 +152,11 @@ def test_f5_ycck_jpeg(tmp_path: Path) -> None:
 
 
 def test_f5_transparent_colours_are_white(tmp_path: Path) -> None:
-    picture = few_colours()
-    first = int(np.asarray(picture)[0, 0])
-    path = save(tmp_path / "p.png", picture, "PNG", transparency=first)
-    expected = np.asarray(picture.convert("RGB")).copy()
-    expected[np.asarray(picture) == first] = 255
+    image = few_colours()
+    first = int(np.asarray(image)[0, 0])
+    path = save(tmp_path / "p.png", image, "PNG", transparency=first)
+    expected = np.asarray(image.convert("RGB")).copy()
+    expected[np.asarray(image) == first] = 255
     assert (images.read_image(path) == expected).all()
     path = save(tmp_path / "l.png", SHOWN[:, :, 0], "PNG", transparency=int(SHOWN[5, 5, 0]))
     expected = GREY.copy()
@@ -192,7 +192,7 @@ def test_f5_twelve_bits_in_sixteen_are_dark_and_said_to_be(tmp_path: Path) -> No
 )
 def test_f5_values_without_a_white_are_refused_with_their_range(kind: str, span: str, tmp_path: Path) -> None:
     path = save(tmp_path / "x.tif", Image.fromarray(np.array([[-1.5, 3], [0, 1]], kind)), "TIFF")
-    with pytest.raises(DataFault) as raised:
+    with pytest.raises(DataError) as raised:
         images.read_image(path)
     assert str(raised.value) == f"{path}: holds {span} of unknown white; save it as 8 or 16 bit"
 
@@ -214,15 +214,15 @@ def test_f5_previews_in_a_cameras_jpeg_are_no_frames(tmp_path: Path) -> None:
     np.testing.assert_allclose(images.read_image(path).astype(int), SHOWN, atol=3 * LOSSY)
 
 
-def test_pictures_are_written_by_suffix(tmp_path: Path) -> None:
-    images.write_picture(tmp_path / "x.jpg", SHOWN)
-    images.write_picture(tmp_path / "x.PNG", SHOWN[:, ::-1])
+def test_images_are_written_by_suffix(tmp_path: Path) -> None:
+    images.write_image(tmp_path / "x.jpg", SHOWN)
+    images.write_image(tmp_path / "x.PNG", SHOWN[:, ::-1])
     assert (tmp_path / "x.jpg").read_bytes()[:2] == b"\xff\xd8"
     np.testing.assert_allclose(images.read_image(tmp_path / "x.jpg").astype(int), SHOWN, atol=4 * LOSSY)
     assert (images.read_image(tmp_path / "x.PNG") == SHOWN[:, ::-1]).all()
     with pytest.raises(ValueError, match=r"\.png or \.jpg"):
-        images.write_picture(tmp_path / "x.gif", SHOWN)
+        images.write_image(tmp_path / "x.gif", SHOWN)
     for wrong in (SHOWN[:, :, 0], SHOWN.astype(np.int64), np.zeros((2, 2, 4), np.uint8)):
         with pytest.raises(ValueError, match="uint8"):
-            images.write_picture(tmp_path / "y.png", wrong)
+            images.write_image(tmp_path / "y.png", wrong)
     assert not (tmp_path / "y.png").exists()

@@ -1,4 +1,4 @@
-"""Photographs that are broken, strange, huge or tiny (F4, F7)."""
+"""Images that are broken, strange, huge or tiny (F4, F7)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudolabel import _fault_plan, images
-from pseudolabel.errors import DataFault
-from tests.pseudolabel.pictures import (
+from pseudolabel import images
+from pseudolabel.errors import DataError
+from pseudolabel.runs import fault_plan
+from tests.pseudolabel.image_files import (
     HEIGHT,
     SHOWN,
     WIDTH,
-    Picture,
+    ImageArray,
     chunk,
     png,
     save,
@@ -43,9 +44,9 @@ STRANGE = {
     "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
     "a PDF": b"%PDF-1.7\n",
     "filled with zero bytes": bytes(5000),
-    "a Git LFS pointer, whose picture was not fetched": b"version https://git-lfs.github.com/spec/v1\n",
-    "a HEIC picture": b"\0\0\0\x18ftypheic\0\0\0\0",
-    "not a picture that can be told from its content": b"hello",
+    "a Git LFS pointer, whose image was not fetched": b"version https://git-lfs.github.com/spec/v1\n",
+    "a HEIC image": b"\0\0\0\x18ftypheic\0\0\0\0",
+    "not an image that can be told from its content": b"hello",
 }
 
 
@@ -54,10 +55,10 @@ def test_f4_other_content_is_refused_by_name(found: str, tmp_path: Path) -> None
     path = tmp_path / "x.jpg"
     path.write_bytes(STRANGE[found])
     for read in (images.read_image, images.read_size):
-        with pytest.raises(DataFault) as raised:
+        with pytest.raises(DataError) as raised:
             read(path)
         assert str(raised.value) == (
-            f"{path}: is {found}; wanted is JPEG, PNG, BMP, TIFF, WEBP: save the picture as one of these"
+            f"{path}: is {found}; wanted is JPEG, PNG, BMP, TIFF, WEBP: save the image as one of these"
         )
 
 
@@ -79,7 +80,7 @@ def test_f4_no_regular_file(tmp_path: Path) -> None:
         ("n" * 300, "cannot be read: File name too long"),
         ("empty.jpg/x.jpg", "cannot be read: Not a directory"),
     ):
-        with pytest.raises(DataFault, match=text):
+        with pytest.raises(DataError, match=text):
             images.read_image(tmp_path / name)
 
 
@@ -88,27 +89,27 @@ def test_f4_a_planned_fault_of_the_decoder(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path / "x.png", SHOWN, "PNG")
-    monkeypatch.setenv(_fault_plan.VARIABLE, f"decode:2:{what}")
+    monkeypatch.setenv(fault_plan.VARIABLE, f"decode:2:{what}")
     assert images.read_image(tmp_path / "x.png").shape == SHOWN.shape
-    with pytest.raises(DataFault, match=r"x\.png: (cannot be read|does not fit into memory)"):
+    with pytest.raises(DataError, match=r"x\.png: (cannot be read|does not fit into memory)"):
         images.read_image(tmp_path / "x.png")
     assert images.read_image(tmp_path / "x.png").shape == SHOWN.shape
 
 
 def small(kind: str) -> bytes:
     buffer = io.BytesIO()
-    picture = Image.fromarray(SHOWN[:9, :11]).convert("P" if kind == "PNG" else "RGB")
+    image = Image.fromarray(SHOWN[:9, :11]).convert("P" if kind == "PNG" else "RGB")
     exif = Image.Exif()
     exif[0x0112] = 6
     options = {"exif": exif} if kind in ("JPEG", "PNG") else {}
     options |= {"quality": 30} if kind == "JPEG" else {}
     options |= {"compression": "tiff_lzw"} if kind == "TIFF" else {}
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
-def test_f4_cuts_and_flips_give_a_picture_or_our_error(kind: str, tmp_path: Path) -> None:
+def test_f4_cuts_and_flips_give_an_image_or_our_error(kind: str, tmp_path: Path) -> None:
     data = small(kind)
     path = tmp_path / "x"
     path.write_bytes(data)
@@ -127,17 +128,17 @@ def test_f4_cuts_and_flips_give_a_picture_or_our_error(kind: str, tmp_path: Path
                 file.flush()
                 outcome = outcome_of(path, whole)
                 outcomes[outcome] += 1
-                assert len(mutant) == len(data) or outcome != "other", "a cut picture has no other pixels"
+                assert len(mutant) == len(data) or outcome != "other", "a cut image has no other pixels"
     assert outcomes["refused"] > 50
     assert outcomes["whole"] + outcomes["other"] > 0
 
 
-def outcome_of(path: Path, whole: Picture) -> str:
-    with contextlib.suppress(DataFault):
+def outcome_of(path: Path, whole: ImageArray) -> str:
+    with contextlib.suppress(DataError):
         images.read_size(path)
     try:
         found = images.read_image(path)
-    except DataFault as fault:
+    except DataError as fault:
         message = str(fault)
     else:
         assert found.dtype == np.uint8
@@ -157,16 +158,16 @@ def test_f4_a_truncated_file_is_refused_even_where_somebody_asked_for_tolerance(
     data = (tmp_path / "x.jpg").read_bytes()
     (tmp_path / "x.jpg").write_bytes(data[:-60])
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    with Image.open(tmp_path / "x.jpg") as picture:
-        picture.load()  # so they would get a half picture
-    with pytest.raises(DataFault, match="is damaged"):
+    with Image.open(tmp_path / "x.jpg") as image:
+        image.load()  # so they would get a half image
+    with pytest.raises(DataError, match="is damaged"):
         images.read_image(tmp_path / "x.jpg")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (31, 33), (2, 20_000)])
 def test_f7_sizes_at_the_edge(size: tuple[int, int], tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
-    images.write_picture(tmp_path / "x.png", pixels)
+    images.write_image(tmp_path / "x.png", pixels)
     assert (images.read_image(tmp_path / "x.png") == pixels).all()
     assert images.read_size(tmp_path / "x.png") == size
 
@@ -196,7 +197,7 @@ def test_f7_a_bomb_is_refused_from_its_header(name: str, tmp_path: Path) -> None
     for read in (images.read_image, images.read_size):
         start = time.perf_counter()
         with pytest.raises(
-            DataFault, match=r"(million pixels, above the limit of 64|too many pixels).*; shrink it"
+            DataError, match=r"(million pixels, above the limit of 64|too many pixels).*; shrink it"
         ):
             read(path)
         assert time.process_time() - start < 1
@@ -226,7 +227,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     try:
         images.read_image(path)
         said.append(path.name + " was read")
-    except errors.DataFault:
+    except errors.DataError:
         pass
 assert "torch" not in sys.modules
 most = re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
@@ -244,8 +245,8 @@ print(said, int(most[1]) // 1000)
 
 
 def test_f7_the_limit_is_of_pixels_and_can_be_set(tmp_path: Path) -> None:
-    images.write_picture(tmp_path / "x.png", SHOWN)
+    images.write_image(tmp_path / "x.png", SHOWN)
     assert images.read_image(tmp_path / "x.png", limit=HEIGHT * WIDTH).shape == SHOWN.shape
     for read in (images.read_image, images.read_size):
-        with pytest.raises(DataFault, match=f"is {HEIGHT} x {WIDTH}, "):
+        with pytest.raises(DataError, match=f"is {HEIGHT} x {WIDTH}, "):
             read(tmp_path / "x.png", limit=HEIGHT * WIDTH - 1)

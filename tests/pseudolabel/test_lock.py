@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel import storage
-from pseudolabel.errors import EnvironmentFault
+from pseudolabel.errors import MachineError
+from pseudolabel.runs import disk, writing
 from tests.pseudolabel.small_run import (
     _quick,  # noqa: F401
     ended,
@@ -27,11 +27,11 @@ def race(out: Path, ready: int, gate: int, leave: int) -> None:
     os.write(ready, b".")
     os.read(gate, 1)
     try:
-        with storage.open_run(out, "generate", {}) as run:
-            storage.write_text(run.path / "winner", str(os.getpid()))
+        with writing.open_run(out, "generate", {}) as run:
+            disk.write_text(run.path / "winner", str(os.getpid()))
             os.write(ready, b"w")
             os.read(leave, 1)
-    except EnvironmentFault as fault:
+    except MachineError as fault:
         os.write(ready, b"l" if "in use by process" in str(fault) else b"?")
         raise
     except BaseException:
@@ -63,7 +63,7 @@ def holder(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     told, ready = os.pipe()
 
     def hold() -> None:
-        with storage.open_run(tmp_path / "run", "generate", {}):
+        with writing.open_run(tmp_path / "run", "generate", {}):
             os.write(ready, b"h")
             time.sleep(60)
 
@@ -82,18 +82,18 @@ def holder(tmp_path: Path) -> Iterator[tuple[Path, int]]:
 def test_f20_the_second_is_told_who_holds_the_folder(holder: tuple[Path, int]) -> None:
     out, child = holder
     with (
-        pytest.raises(EnvironmentFault, match=rf"in use by process {child} on .+ since \d{{4}}-.*--wait"),
-        storage.open_run(out, "generate", {}),
+        pytest.raises(MachineError, match=rf"in use by process {child} on .+ since \d{{4}}-.*--wait"),
+        writing.open_run(out, "generate", {}),
     ):
         pass
     with (
-        pytest.raises(EnvironmentFault, match=f"process {child}"),
-        storage.open_run(out, "generate", {"another": 1}, overwrite=True),
+        pytest.raises(MachineError, match=f"process {child}"),
+        writing.open_run(out, "generate", {"another": 1}, overwrite=True),
     ):
         pass
     os.kill(child, signal.SIGKILL)
     ended(child)
-    with storage.open_run(out, "generate", {}):
+    with writing.open_run(out, "generate", {}):
         pass  # a kill leaves no stale lock
 
 
@@ -101,8 +101,8 @@ def test_f20_wait(holder: tuple[Path, int], capfd: pytest.CaptureFixture[str]) -
     out, child = holder
 
     def wait() -> None:
-        with storage.open_run(out, "generate", {}, wait=True) as run:
-            storage.write_text(run.path / "waited", "")
+        with writing.open_run(out, "generate", {}, wait=True) as run:
+            disk.write_text(run.path / "waited", "")
 
     waiting = forked(wait)
     told = ""
@@ -126,7 +126,7 @@ def test_f20_a_worker_that_outlives_a_killed_holder_does_not_keep_the_lock(tmp_p
         time.sleep(30)
 
     def hold() -> None:
-        with storage.open_run(tmp_path / "run", "generate", {}):
+        with writing.open_run(tmp_path / "run", "generate", {}):
             forked(work)
             time.sleep(30)
 
@@ -136,7 +136,7 @@ def test_f20_a_worker_that_outlives_a_killed_holder_does_not_keep_the_lock(tmp_p
         os.kill(child, signal.SIGKILL)
         ended(child)
         os.kill(worker, 0)
-        with storage.open_run(tmp_path / "run", "generate", {}):
+        with writing.open_run(tmp_path / "run", "generate", {}):
             pass
     finally:
         os.kill(worker, signal.SIGKILL)
@@ -145,10 +145,10 @@ def test_f20_a_worker_that_outlives_a_killed_holder_does_not_keep_the_lock(tmp_p
 
 
 def test_f20_a_forked_worker_leaves_the_lock_to_its_parent(tmp_path: Path) -> None:
-    with storage.open_run(tmp_path / "run", "generate", {}) as run:
+    with writing.open_run(tmp_path / "run", "generate", {}) as run:
         assert ended(forked(run.close)) == 0
         assert (run.path / ".lock").exists()
-        with pytest.raises(EnvironmentFault, match="in use"), storage.open_run(run.path, "generate", {}):
+        with pytest.raises(MachineError, match="in use"), writing.open_run(run.path, "generate", {}):
             pass
 
 
@@ -159,13 +159,13 @@ def test_f20_without_locks_an_intruder_is_noticed_at_the_end(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    with storage.open_run(tmp_path / "run", "generate", {}) as first:
+    with writing.open_run(tmp_path / "run", "generate", {}) as first:
         assert "has no locks" in capsys.readouterr().err
-        with storage.open_run(tmp_path / "run", "generate", {}) as second:
-            with pytest.raises(EnvironmentFault, match="another process has written here"):
+        with writing.open_run(tmp_path / "run", "generate", {}) as second:
+            with pytest.raises(MachineError, match="another process has written here"):
                 first.finish([])
             second.finish([])
-        with pytest.raises(EnvironmentFault, match="another process has written here"):
+        with pytest.raises(MachineError, match="another process has written here"):
             first.finish([])
 
 
@@ -181,15 +181,15 @@ def test_f20_a_lock_on_a_file_that_has_gone_is_none(tmp_path: Path, monkeypatch:
         flock(descriptor, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with pytest.raises(EnvironmentFault, match="in use"), storage.open_run(tmp_path / "run", "generate", {}):
+    with pytest.raises(MachineError, match="in use"), writing.open_run(tmp_path / "run", "generate", {}):
         pass
     os.close(rivals[0])
-    with storage.open_run(tmp_path / "run", "generate", {}):
+    with writing.open_run(tmp_path / "run", "generate", {}):
         pass
 
 
 def test_f20_a_lock_file_that_somebody_removed_does_not_cost_the_run(tmp_path: Path) -> None:
-    with storage.open_run(tmp_path / "run", "generate", {}) as run:
+    with writing.open_run(tmp_path / "run", "generate", {}) as run:
         (run.path / ".lock").unlink()
         run.finish([])
-    assert (tmp_path / "run" / storage.MANIFEST).exists()
+    assert (tmp_path / "run" / writing.MANIFEST).exists()

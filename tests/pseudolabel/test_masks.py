@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pseudolabel import masks
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
 from pseudolabel.records import LabelSpace
 
 Mask = NDArray[np.uint8]
@@ -63,14 +63,14 @@ def test_indices_come_back_from_an_indexed_png_of_eight_bits(mask: Mask, level: 
     assert (depth, colour_type) == (8, 3)
     assert found[b"PLTE"] == masks.PALETTE.tobytes()
     assert set(found) == {b"IHDR", b"PLTE", b"IDAT", b"IEND"}, "no time stamp, no transparency"
-    with Image.open(io.BytesIO(data)) as picture:
-        assert picture.mode == "P"
-        assert (np.array(picture) == mask).all()
-        assert (np.array(picture.convert("RGB")) == masks.colour(mask)).all()
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == "P"
+        assert (np.array(image) == mask).all()
+        assert (np.array(image.convert("RGB")) == masks.colour(mask)).all()
     grey = masks.encode_grey(mask, level)
     assert chunks(grey)[b"IHDR"][8:10] == b"\x08\x00"
-    with Image.open(io.BytesIO(grey)) as picture:
-        assert (np.array(picture.convert("L")) == mask).all()
+    with Image.open(io.BytesIO(grey)) as image:
+        assert (np.array(image.convert("L")) == mask).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (33, 31)])
@@ -92,9 +92,9 @@ def test_what_is_no_mask_is_not_written() -> None:
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_palettes_of_any_depth_are_read(bits: int, tmp_path: Path) -> None:
     mask = SCENE & np.uint8(2**bits - 1)
-    picture = Image.fromarray(mask)
-    picture.putpalette(masks.PALETTE[: 2**bits].tobytes())
-    picture.save(tmp_path / "x.png", bits=bits)
+    image = Image.fromarray(mask)
+    image.putpalette(masks.PALETTE[: 2**bits].tobytes())
+    image.save(tmp_path / "x.png", bits=bits)
     assert (tmp_path / "x.png").read_bytes()[24] == bits
     assert (masks.read_mask(tmp_path / "x.png") == mask).all()
 
@@ -114,8 +114,8 @@ def four_bit_grey() -> bytes:
 
 def saved(pixels: NDArray[np.generic] | Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    picture.save(buffer, kind, **options)
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -155,7 +155,7 @@ REFUSED = {
     "bmp": (saved(SCENE, "BMP"), "mask is a BMP; masks are 8-bit indexed or grey PNGs"),
     "turned": (
         saved(SCENE, exif=EXIF),
-        "mask asks to be turned (EXIF); save the mask as the picture is shown",
+        "mask asks to be turned (EXIF); save the mask as the image is shown",
     ),
     "transparent": (saved(SCENE, transparency=3), "mask is grey with a transparent value; save plain ids"),
     "empty": (b"", "is empty (0 bytes); copy it again"),
@@ -167,16 +167,16 @@ def test_f17_what_holds_no_indices_is_refused_with_a_hint(name: str, tmp_path: P
     path = tmp_path / "x.png"
     data, text = REFUSED[name]
     path.write_bytes(data)
-    with pytest.raises(DataFault) as raised:
+    with pytest.raises(DataError) as raised:
         masks.read_mask(path)
     assert str(raised.value) == f"{path}: {text}"
 
 
 def test_f17_a_missing_or_cut_mask(tmp_path: Path) -> None:
-    with pytest.raises(DataFault, match="is missing"):
+    with pytest.raises(DataError, match="is missing"):
         masks.read_mask(tmp_path / "x.png")
     (tmp_path / "x.png").write_bytes(masks.encode_mask(SCENE)[:-30])
-    with pytest.raises(DataFault, match="is damaged"):
+    with pytest.raises(DataError, match="is damaged"):
         masks.read_mask(tmp_path / "x.png")
 
 
@@ -197,7 +197,7 @@ def test_f4_no_cut_or_flip_changes_a_mask_unseen_but_where_no_sum_covers_it(tmp_
                 file.flush()
                 try:
                     found = masks.read_mask(path)
-                except DataFault:
+                except DataError:
                     refused += 1
                 else:
                     assert (found == SCENE).all() or len(mutant) == len(data)
@@ -207,7 +207,7 @@ def test_f4_no_cut_or_flip_changes_a_mask_unseen_but_where_no_sum_covers_it(tmp_
 def test_f7_a_mask_above_the_limit_is_refused(tmp_path: Path) -> None:
     masks.write_mask(tmp_path / "x.png", SCENE)
     assert masks.read_mask(tmp_path / "x.png", limit=SCENE.size).shape == SCENE.shape
-    with pytest.raises(DataFault, match="above the limit"):
+    with pytest.raises(DataError, match="above the limit"):
         masks.read_mask(tmp_path / "x.png", limit=SCENE.size - 1)
 
 
@@ -215,22 +215,22 @@ def test_f17_values_outside_of_the_classes_are_named_with_their_pixels() -> None
     masks.check_values(SCENE, VOC, Path("x.png"))
     masks.check_values(SCENE * 0, VOC, Path("x.png"))
     masks.check_values(SCENE * 0 + 255, VOC, Path("x.png"))
-    with pytest.raises(DataFault) as raised:
+    with pytest.raises(DataError) as raised:
         masks.check_values(SCENE, LabelSpace(VOC.names[:15]), Path("x.png"))
     assert str(raised.value) == (
         "x.png: mask holds 15 (42 pixels), 20 (42 pixels); classes are 0 to 14, and 255 means ignore: "
         "check the class list and how the mask was saved"
     )
     ramp = np.arange(256, dtype=np.uint8)[None]
-    with pytest.raises(DataFault, match=r"holds 21 \(1 pixels\), .*, 30 \(1 pixels\) and 224 more; classes"):
+    with pytest.raises(DataError, match=r"holds 21 \(1 pixels\), .*, 30 \(1 pixels\) and 224 more; classes"):
         masks.check_values(ramp, VOC, Path("x.png"))
 
 
 def test_f17_hints_for_values(tmp_path: Path) -> None:
     luma = np.array(Image.fromarray(COLOURS).convert("L"))
-    with pytest.raises(DataFault, match="looks like a palette mask that was read as grey; save its indices"):
+    with pytest.raises(DataError, match="looks like a palette mask that was read as grey; save its indices"):
         masks.check_values(luma, VOC, Path("x.png"))
-    with pytest.raises(DataFault, match="ids may be shifted by one"):
+    with pytest.raises(DataError, match="ids may be shifted by one"):
         masks.check_values(np.array([[0, 1, 21]], np.uint8), VOC, Path("x.png"))
 
 
@@ -250,7 +250,7 @@ def test_f17_zero_and_255_alone_look_binary_but_a_border_does_not() -> None:
 def test_f17_size(tmp_path: Path) -> None:
     masks.check_size((3, 4), (3, 4), Path("x.png"))
     with pytest.raises(
-        DataFault, match=r"x\.png: mask is 4 x 3, its image 3 x 4; save the mask as the picture is"
+        DataError, match=r"x\.png: mask is 4 x 3, its image 3 x 4; save the mask as the image is"
     ):
         masks.check_size((4, 3), (3, 4), Path("x.png"))
 
@@ -264,14 +264,14 @@ def test_f17_colours_are_mapped_back_only_where_all_are_known(tmp_path: Path) ->
     wrong = COLOURS.copy()
     wrong[2, 5, 1] += 1
     path.write_bytes(saved(wrong))
-    with pytest.raises(DataFault, match=r"colour \(0, 1, 0\) at row 2, column 5 is not in the VOC palette"):
+    with pytest.raises(DataError, match=r"colour \(0, 1, 0\) at row 2, column 5 is not in the VOC palette"):
         masks.read_colours(path)
     path.write_bytes(saved(np.dstack([COLOURS, SCENE])))
-    with pytest.raises(DataFault, match="is not in the VOC palette"):
+    with pytest.raises(DataError, match="is not in the VOC palette"):
         masks.read_colours(path)
     masks.write_mask(path, SCENE)
-    with pytest.raises(DataFault, match="is P, not RGB colours"):
+    with pytest.raises(DataError, match="is P, not RGB colours"):
         masks.read_colours(path)
     path.write_bytes(saved(COLOURS, "JPEG"))
-    with pytest.raises(DataFault, match="wanted is PNG, BMP, TIFF, WEBP"):
+    with pytest.raises(DataError, match="wanted is PNG, BMP, TIFF, WEBP"):
         masks.read_colours(path)

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pseudolabel import recipe, schema
-from pseudolabel.errors import UsageFault
+from pseudolabel.errors import UsageError
+from pseudolabel.recipes import recipe, schema
 
 GOOD: dict[str, Any] = {
     "data": {"reader": "voc", "root": "x", "split": "train"},
     "network": {"backbone": "resnet18"},
-    "optimiser": {"lr": 0.1},
+    "optimizer": {"lr": 0.1},
     "schedule": {"epochs": 2},
     "augmentation": {"resize": [200, 300], "crop": 128},
 }
@@ -30,7 +30,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def refusal(source: Any, *overrides: str, model: Any = schema.TrainRecipe) -> str:
-    with pytest.raises(UsageFault) as caught:
+    with pytest.raises(UsageError) as caught:
         recipe.load(source, model, overrides)
     return str(caught.value)
 
@@ -52,7 +52,7 @@ def replaced(data: Any, key: tuple[Any, ...], value: Any) -> Any:
 
 def test_defaults_are_filled_in_and_read_back() -> None:
     read = recipe.load(GOOD, schema.TrainRecipe)
-    assert read.optimiser.momentum == 0.9
+    assert read.optimizer.momentum == 0.9
     assert read.data.parameters()["split"] == "train"
     assert recipe.load(read, schema.TrainRecipe) == read
 
@@ -73,7 +73,7 @@ def test_f11_any_recipe_survives_the_round_trip(lr: float, name: str, epochs: in
     data = {
         **GOOD,
         "network": {"backbone": name},
-        "optimiser": {"lr": lr},
+        "optimizer": {"lr": lr},
         "schedule": {"epochs": epochs},
         "augmentation": {"resize": [1, 2], "flip": flip},
     }
@@ -87,7 +87,7 @@ def test_f11_every_fault_at_once_with_line_and_key(tmp_path: Path) -> None:
     text = (
         "data: {reader: voc, root: x, splitt: train}\n"
         "network: {backbone: 3}\n"
-        "optimiser:\n  lr: -1\n"
+        "optimizer:\n  lr: -1\n"
         "schedule: {epochs: 1.5, batch: no}\n"
         "augmentatio: {}\n"
     )
@@ -95,7 +95,7 @@ def test_f11_every_fault_at_once_with_line_and_key(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     assert f"{path}:1: data.splitt: 'splitt' is not a key here; did you mean 'split'?" in lines
     assert f"{path}:2: network.backbone: the number 3, wanted a text" in lines
-    assert f"{path}:4: optimiser.lr: -1 is not above 0.0" in lines
+    assert f"{path}:4: optimizer.lr: -1 is not above 0.0" in lines
     assert f"{path}:5: schedule.epochs: the number 1.5, wanted a whole number" in lines
     assert f"{path}:5: schedule.batch: the text 'no', wanted a whole number; the default is 16" in lines
     assert f"{path}:6: augmentatio: 'augmentatio' is not a key here; did you mean 'augmentation'?" in lines
@@ -152,7 +152,7 @@ def test_f11_numbers_and_words_of_yaml_1_2(tmp_path: Path) -> None:
     read = recipe.load(
         write(tmp_path, text.replace("backbone: resnet18", "backbone: no")), schema.TrainRecipe
     )
-    assert read.optimiser.lr == 1e-4
+    assert read.optimizer.lr == 1e-4
     assert read.network.backbone == "no"
 
 
@@ -165,16 +165,16 @@ def test_overrides_apply_in_order_and_name_their_faults() -> None:
     assert "is not one of the" in refusal(GOOD, "augmentation.resize.5=3")
 
 
-def test_unknown_brick_names_the_nearest() -> None:
+def test_unknown_component_names_the_nearest() -> None:
     data = {
         "data": GOOD["data"],
         "classifier": {"checkpoint": "x"},
         "maps": [{"method": {"name": "saliensy"}}],
-        "resolver": {"name": "constnt"},
+        "background": {"name": "constnt"},
     }
     message = refusal(data, model=schema.GenerateRecipe)
     assert "maps.0.method.name: 'saliensy' is not known; did you mean 'saliency'?" in message
-    assert "resolver.name: 'constnt' is not known; did you mean 'constant'?" in message
+    assert "background.name: 'constnt' is not known; did you mean 'constant'?" in message
 
 
 @pytest.mark.parametrize(
@@ -185,12 +185,12 @@ def test_unknown_brick_names_the_nearest() -> None:
             "maps.0.method: the text 'saliency', wanted keys with values; write {name: saliency}",
         ),
         (
-            [{"method": {"name": "cam"}, "refiners": ["my smooth"]}],
-            "maps.0.refiners.0: the text 'my smooth', wanted keys with values; write {name: \"my smooth\"}",
+            [{"method": {"name": "cam"}, "refine": ["my smooth"]}],
+            "maps.0.refine.0: the text 'my smooth', wanted keys with values; write {name: \"my smooth\"}",
         ),
         (
-            [{"method": {"name": "cam"}, "refiners": "smooth"}],
-            "maps.0.refiners: the text 'smooth', wanted a list; write [{name: smooth}]",
+            [{"method": {"name": "cam"}, "refine": "smooth"}],
+            "maps.0.refine: the text 'smooth', wanted a list; write [{name: smooth}]",
         ),
         ([], "maps: has 0 entries, short for 1"),
     ],
@@ -200,7 +200,7 @@ def test_a_word_for_a_step_is_one_line_that_writes_the_step(maps: Any, told: str
         "data": GOOD["data"],
         "classifier": {"checkpoint": "x"},
         "maps": maps,
-        "resolver": {"name": "constant"},
+        "background": {"name": "constant"},
     }
     assert refusal(data, model=schema.GenerateRecipe) == f"recipe: {told}"
     assert refusal({**GOOD, "data": "voc"}) == (
@@ -213,11 +213,11 @@ def test_a_list_of_refused_items_is_not_called_short() -> None:
     data = {
         "data": GOOD["data"],
         "classifier": {"checkpoint": "x"},
-        "maps": [{"method": {"name": "cam"}, "refiners": refiners}],
-        "resolver": {"name": "constant"},
+        "maps": [{"method": {"name": "cam"}, "refine": refiners}],
+        "background": {"name": "constant"},
     }
     (line,) = refusal(data, model=schema.GenerateRecipe).splitlines()
-    assert "maps.0.refiners.0.dilations.0: the text 'a', wanted a whole number" in line
+    assert "maps.0.refine.0.dilations.0: the text 'a', wanted a whole number" in line
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel import storage
-from pseudolabel.errors import DataFault, EnvironmentFault, UsageFault
+from pseudolabel.errors import DataError, MachineError, UsageError
+from pseudolabel.runs import disk, writing
 from tests.pseudolabel.small_run import (
     FINGERPRINT,
     _quick,  # noqa: F401
@@ -30,8 +30,8 @@ def keys_of(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[obje
 
 @pytest.mark.parametrize("path", list(keys_of(FINGERPRINT)), ids=lambda path: ".".join(map(str, path)))
 def test_f21_each_key_refuses_and_is_named(path: tuple[object, ...], tmp_path: Path) -> None:
-    with storage.open_run(tmp_path / "run", "generate", FINGERPRINT) as run:
-        storage.write_text(run.path / "stays", "")
+    with writing.open_run(tmp_path / "run", "generate", FINGERPRINT) as run:
+        disk.write_text(run.path / "stays", "")
     changed = json.loads(json.dumps(FINGERPRINT))
     inner = changed
     for key in path[:-1]:
@@ -40,18 +40,18 @@ def test_f21_each_key_refuses_and_is_named(path: tuple[object, ...], tmp_path: P
     before = tree(tmp_path)
     dotted = ".".join(map(str, path)).replace(".", r"\.")
     with (
-        pytest.raises(UsageFault, match=rf"{dotted}: {old!r} -> 'other'.*--new.*--overwrite") as raised,
-        storage.open_run(tmp_path / "run", "generate", changed),
+        pytest.raises(UsageError, match=rf"{dotted}: {old!r} -> 'other'.*--new.*--overwrite") as raised,
+        writing.open_run(tmp_path / "run", "generate", changed),
     ):
         pass
     assert "\n" not in str(raised.value)
     assert tree(tmp_path) == before
-    with storage.open_run(tmp_path / "run", "generate", FINGERPRINT):
+    with writing.open_run(tmp_path / "run", "generate", FINGERPRINT):
         pass
 
 
-def test_f21_another_verb_or_a_key_more_or_less_refuses(tmp_path: Path) -> None:
-    with storage.open_run(tmp_path / "run", "generate", {"a": 1}):
+def test_f21_another_command_or_a_key_more_or_less_refuses(tmp_path: Path) -> None:
+    with writing.open_run(tmp_path / "run", "generate", {"a": 1}):
         pass
     for kind, fingerprint, text in (
         ("train", {"a": 1}, "kind: 'generate' -> 'train'"),
@@ -60,22 +60,22 @@ def test_f21_another_verb_or_a_key_more_or_less_refuses(tmp_path: Path) -> None:
         ("generate", {"a": 1.0}, r"a: 1 -> 1\.0"),
         ("generate", {f"k{n}": n for n in range(20)}, "and 15 more"),
     ):
-        with pytest.raises(UsageFault, match=text), storage.open_run(tmp_path / "run", kind, fingerprint):
+        with pytest.raises(UsageError, match=text), writing.open_run(tmp_path / "run", kind, fingerprint):
             pass
 
 
 def test_f21_tuples_and_lists_are_the_same_configuration(tmp_path: Path) -> None:
     for sizes in ((1, 2), [1, 2]):
-        with storage.open_run(tmp_path / "run", "generate", {"sizes": sizes, "empty": {}, "steps": ()}):
+        with writing.open_run(tmp_path / "run", "generate", {"sizes": sizes, "empty": {}, "steps": ()}):
             pass
 
 
 def test_f21_overwrite_moves_the_old_folder_aside(tmp_path: Path) -> None:
     for number in range(3):
-        with storage.open_run(tmp_path / "run", "generate", {"n": number}, overwrite=True) as run:
+        with writing.open_run(tmp_path / "run", "generate", {"n": number}, overwrite=True) as run:
             assert not (run.path / "file").exists()
-            storage.write_text(run.path / "file", str(number))
-    with storage.open_run(tmp_path / "run", "generate", {"n": 2}, overwrite=True) as run:
+            disk.write_text(run.path / "file", str(number))
+    with writing.open_run(tmp_path / "run", "generate", {"n": 2}, overwrite=True) as run:
         assert (run.path / "file").read_text() == "2", "the same configuration is continued"
     found = {p.parent.name: p.read_text() for p in tmp_path.glob("*/file")}
     assert found == {"run.old-1": "0", "run.old-2": "1", "run": "2"}
@@ -85,7 +85,7 @@ def test_f21_overwrite_moves_the_old_folder_aside(tmp_path: Path) -> None:
 def test_f21_new_takes_the_next_number(tmp_path: Path) -> None:
     names = []
     for number in range(3):
-        with storage.open_run(tmp_path / "run", "generate", {"n": number}, new=True) as run:
+        with writing.open_run(tmp_path / "run", "generate", {"n": number}, new=True) as run:
             names.append(run.path.name)
     assert names == ["run", "run-2", "run-3"]
 
@@ -95,12 +95,12 @@ def test_f21_a_folder_of_foreign_files_keeps_them(overwrite: bool, tmp_path: Pat
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years")
     with (
-        pytest.raises(UsageFault, match=r"files that no run has made \(thesis.txt\)"),
-        storage.open_run(tmp_path / "run", "generate", {}, overwrite=overwrite),
+        pytest.raises(UsageError, match=r"files that no run has made \(thesis.txt\)"),
+        writing.open_run(tmp_path / "run", "generate", {}, overwrite=overwrite),
     ):
         pass
     assert tree(tmp_path) == {"run/thesis.txt": b"years"}
-    with storage.open_run(tmp_path / "run", "generate", {}, new=True) as run:
+    with writing.open_run(tmp_path / "run", "generate", {}, new=True) as run:
         assert run.path.name == "run-2"
 
 
@@ -109,18 +109,18 @@ def test_f9_no_write_follows_a_link_inside_the_folder(tmp_path: Path) -> None:
     outside.mkdir()
     (outside / "canary").write_text("alive")
     (tmp_path / "door").symlink_to(tmp_path / "run")
-    with storage.open_run(tmp_path / "door", "generate", {}) as run:  # a link given by the user is fine
+    with writing.open_run(tmp_path / "door", "generate", {}) as run:  # a link given by the user is fine
         (run.path / "masks").symlink_to(outside)
         for name in ("canary", "new", "deeper/new"):
-            with pytest.raises(EnvironmentFault, match="links inside an output folder are not followed"):
-                storage.write_text(run.path / "masks" / name, "dead")
-        with pytest.raises(EnvironmentFault, match="climbs"):
-            storage.write_text(run.path / "maps" / ".." / ".." / "outside" / "canary", "dead")
+            with pytest.raises(MachineError, match="links inside an output folder are not followed"):
+                disk.write_text(run.path / "masks" / name, "dead")
+        with pytest.raises(MachineError, match="climbs"):
+            disk.write_text(run.path / "maps" / ".." / ".." / "outside" / "canary", "dead")
         (run.path / "summary.json").symlink_to(outside / "canary")
-        storage.write_json(run.path / "summary.json", {})
+        disk.write_json(run.path / "summary.json", {})
         assert not (run.path / "summary.json").is_symlink()
-        (run.path / storage.JOURNAL).symlink_to(outside / "canary")
-        with pytest.raises(EnvironmentFault):
+        (run.path / writing.JOURNAL).symlink_to(outside / "canary")
+        with pytest.raises(MachineError):
             run.record({"id": "a", "size": 0, "sha256": ""})
     assert tree(outside) == {"canary": b"alive"}
 
@@ -128,25 +128,25 @@ def test_f9_no_write_follows_a_link_inside_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("item", ["", "/etc/x", "../x", "a/../../x", "a//b", ".", "a/.", "nul\0"])
 def test_f9_an_id_that_names_a_file_elsewhere_is_refused(item: str, tmp_path: Path) -> None:
     with (
-        storage.open_run(tmp_path / "run", "generate", {}) as run,
-        pytest.raises(DataFault, match="makes no file name"),
+        writing.open_run(tmp_path / "run", "generate", {}) as run,
+        pytest.raises(DataError, match="makes no file name"),
     ):
         run.file("masks", item, ".png")
 
 
 def test_the_manifest_is_in_list_order_and_keeps_what_another_list_has_done(tmp_path: Path) -> None:
-    def add(run: storage.RunFolder, items: list[str]) -> None:
+    def add(run: writing.RunFolder, items: list[str]) -> None:
         for item in items:
-            storage.write_bytes(run.path / "masks" / f"{item}.png", b"x")
-            run.record({"sha256": storage.sha256_bytes(b"x"), "size": 1, "id": item})
+            disk.write_bytes(run.path / "masks" / f"{item}.png", b"x")
+            run.record({"sha256": disk.sha256_bytes(b"x"), "size": 1, "id": item})
 
-    with storage.open_run(tmp_path / "run", "generate", {}) as run:
+    with writing.open_run(tmp_path / "run", "generate", {}) as run:
         add(run, ["c", "a", "b"])
         run.finish(["a", "b", "missing", "c"])
-        assert not (run.path / storage.JOURNAL).exists()
-    manifest = tmp_path / "run" / storage.MANIFEST
-    assert [row["id"] for row in storage.read_json_lines(manifest)] == ["a", "b", "c"]
-    with storage.open_run(tmp_path / "run", "generate", {}) as run:
+        assert not (run.path / writing.JOURNAL).exists()
+    manifest = tmp_path / "run" / writing.MANIFEST
+    assert [row["id"] for row in disk.read_json_lines(manifest)] == ["a", "b", "c"]
+    with writing.open_run(tmp_path / "run", "generate", {}) as run:
         add(run, ["d"])
         run.finish(["d", "b"])
         assert list(run.finished()) == ["d", "b", "a", "c"]
@@ -155,52 +155,52 @@ def test_the_manifest_is_in_list_order_and_keeps_what_another_list_has_done(tmp_
         with pytest.raises(ValueError, match="lacks sha256, size"):
             run.record({"id": "e"})
     (tmp_path / "run" / "masks" / "a.png").unlink()
-    with storage.open_run(tmp_path / "run", "generate", {}) as run:
+    with writing.open_run(tmp_path / "run", "generate", {}) as run:
         run.finish(["d", "b", "a", "c"])
-    assert [row["id"] for row in storage.read_json_lines(manifest)] == ["d", "b", "c"]
+    assert [row["id"] for row in disk.read_json_lines(manifest)] == ["d", "b", "c"]
     manifest.write_bytes(b'{"id": 7}\n')
     with (
-        pytest.raises(DataFault, match=r"manifest\.jsonl:1: is no manifest line"),
-        storage.open_run(tmp_path / "run", "generate", {}),
+        pytest.raises(DataError, match=r"manifest\.jsonl:1: is no manifest line"),
+        writing.open_run(tmp_path / "run", "generate", {}),
     ):
         pass
 
 
 def test_problems_of_finished_items_stay_and_others_are_found_anew(tmp_path: Path) -> None:
     for expected in (["ü.jpg"], ["a.jpg", "ü.jpg"]):
-        with storage.open_run(tmp_path / "run", "generate", {}) as run:
+        with writing.open_run(tmp_path / "run", "generate", {}) as run:
             run.finished()
             if len(expected) == 1:
                 run.problem("z.jpg", "damaged", "cut\nthere", "copy it")
                 run.problem("ü.jpg", "flat_map", "constant", "look", item="ü")
                 run.problem("ü.jpg", "flat_map", "constant", "look", item="ü")
-                storage.write_bytes(run.path / "masks" / "ü.png", b"x")
-                run.record({"id": "ü", "size": 1, "sha256": storage.sha256_bytes(b"x")})
+                disk.write_bytes(run.path / "masks" / "ü.png", b"x")
+                run.record({"id": "ü", "size": 1, "sha256": disk.sha256_bytes(b"x")})
                 assert [row["file"] for row in run.problems] == ["z.jpg", "ü.jpg"]
             else:
                 assert [row["file"] for row in run.problems] == ["ü.jpg"]
                 run.problem("a.jpg", "missing", "no file", "look for it")
                 run.finish(["a", "ü"])
-        rows = storage.read_json_lines(tmp_path / "run" / storage.PROBLEMS)
+        rows = disk.read_json_lines(tmp_path / "run" / writing.PROBLEMS)
         if len(expected) == 2:
             assert [row["file"] for row in rows] == expected
     assert rows[0] == {"file": "a.jpg", "code": "missing", "what": "no file", "remedy": "look for it"}
 
 
 def test_what_is_forgotten_is_done_again_and_its_problems_go(tmp_path: Path) -> None:
-    def add(run: storage.RunFolder, problem: bool) -> None:
-        storage.write_bytes(run.path / "masks" / "a.png", b"x")
+    def add(run: writing.RunFolder, problem: bool) -> None:
+        disk.write_bytes(run.path / "masks" / "a.png", b"x")
         if problem:
             run.problem("a.jpg", "flat_map", "constant", "look", item="a")
-        run.record({"id": "a", "size": 1, "sha256": storage.sha256_bytes(b"x")})
+        run.record({"id": "a", "size": 1, "sha256": disk.sha256_bytes(b"x")})
 
     for finish in (False, True):
         out = tmp_path / str(finish)
-        with storage.open_run(out, "generate", {}) as run:
+        with writing.open_run(out, "generate", {}) as run:
             add(run, problem=True)
             if finish:
                 run.finish(["a"])
-        with storage.open_run(out, "generate", {}) as run:
+        with writing.open_run(out, "generate", {}) as run:
             assert len(run.problems) == 0
             assert "a" in run.finished()
             assert len(run.problems) == 1
@@ -208,11 +208,11 @@ def test_what_is_forgotten_is_done_again_and_its_problems_go(tmp_path: Path) -> 
             run.forget("never was")
             assert "a" not in run.finished()
             assert run.problems == ()
-        with storage.open_run(out, "generate", {}) as run:
+        with writing.open_run(out, "generate", {}) as run:
             assert "a" not in run.finished()
             add(run, problem=False)
-        with storage.open_run(out, "generate", {}) as run:
+        with writing.open_run(out, "generate", {}) as run:
             assert "a" in run.finished()
             assert run.problems == ()
             run.finish(["a"])
-        assert (out / storage.PROBLEMS).read_bytes() == b""
+        assert (out / writing.PROBLEMS).read_bytes() == b""

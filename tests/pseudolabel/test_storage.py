@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel import _fault_plan, storage
-from pseudolabel.errors import DataFault, EnvironmentFault
+from pseudolabel.errors import DataError, MachineError
+from pseudolabel.runs import disk, fault_plan, writing
 from tests.pseudolabel.small_run import (
     FINGERPRINT,
     IDS,
@@ -39,10 +39,10 @@ def reference(tmp_path: Path) -> dict[str, bytes]:
 
 
 WRITERS: dict[str, Callable[[Path, int], None]] = {
-    "bytes": lambda path, version: storage.write_bytes(path, bytes([version]) * 999),
-    "text": lambda path, version: storage.write_text(path, f"{version}\n" * 99),
-    "json": lambda path, version: storage.write_json(path, {"version": version, "rows": list(range(99))}),
-    "lines": lambda path, version: storage.write_json_lines(path, ({"version": version} for _ in range(5))),
+    "bytes": lambda path, version: disk.write_bytes(path, bytes([version]) * 999),
+    "text": lambda path, version: disk.write_text(path, f"{version}\n" * 99),
+    "json": lambda path, version: disk.write_json(path, {"version": version, "rows": list(range(99))}),
+    "lines": lambda path, version: disk.write_json_lines(path, ({"version": version} for _ in range(5))),
 }
 
 
@@ -61,7 +61,7 @@ def test_f1_left_at_every_operation_a_file_is_the_old_or_the_new_one(kind: str, 
             if path is place:
                 write(path, 1)
             status = ended(forked(planned(f"write:{n}:exit", lambda path=path: write(path, 2))))  # type: ignore[misc]
-            assert status in (_fault_plan.LEFT, 0)
+            assert status in (fault_plan.LEFT, 0)
             found = path.read_bytes() if path.exists() else None
             assert found in allowed
             seen.add((path is fresh, found))
@@ -79,7 +79,7 @@ def test_f1_a_run_left_at_every_operation_continues_to_the_same_bytes(
         status = ended(forked(planned(f"write:{n}:exit", lambda out=out: do_run(out))))  # type: ignore[misc]
         if status == 0:
             break
-        assert status == _fault_plan.LEFT
+        assert status == fault_plan.LEFT
         whole = [item for item in IDS if (out / "masks" / f"{item}.png").exists()]
         assert all((out / "masks" / f"{item}.png").read_bytes() == mask_of(item) for item in whole)
         done = do_run(out)
@@ -109,7 +109,7 @@ def test_f1_synced_in_the_order_that_outlasts_a_power_cut(
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "replace", rename)
-    storage.write_bytes(tmp_path / "masks" / "a.png", b"12345")
+    disk.write_bytes(tmp_path / "masks" / "a.png", b"12345")
     assert steps == [("sync", tmp_path.name), ("sync", "5"), ("rename", "a.png"), ("sync", "masks")]
 
 
@@ -117,11 +117,11 @@ def test_f1_sigkill_at_random_moments(tmp_path: Path) -> None:
     target = tmp_path / "run" / "file.json"
 
     def work() -> None:
-        with storage.open_run(tmp_path / "run", "generate", {}):
+        with writing.open_run(tmp_path / "run", "generate", {}):
             version = 0
             while True:
                 version += 1
-                storage.write_json(target, {"version": version, "rows": [version] * 5000})
+                disk.write_json(target, {"version": version, "rows": [version] * 5000})
 
     for pause in (0.02, 0.021, 0.023, 0.03, 0.041, 0.05, 0.067, 0.08):
         child = forked(work)
@@ -131,20 +131,20 @@ def test_f1_sigkill_at_random_moments(tmp_path: Path) -> None:
         if target.exists():
             found = json.loads(target.read_bytes())
             assert set(found["rows"]) == {found["version"]}
-    with storage.open_run(tmp_path / "run", "generate", {}):
+    with writing.open_run(tmp_path / "run", "generate", {}):
         assert not list((tmp_path / "run").rglob(".tmp-*")), "leftovers are swept at the next start"
 
 
 def test_f1_only_temporaries_are_swept_and_links_are_not_followed(tmp_path: Path) -> None:
-    with storage.open_run(tmp_path / "run", "generate", {}) as run:
-        storage.write_text(run.path / "masks" / "keep", "")
+    with writing.open_run(tmp_path / "run", "generate", {}) as run:
+        disk.write_text(run.path / "masks" / "keep", "")
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / ".tmp-1-1").touch()
     (tmp_path / "run" / "link").symlink_to(outside)
     for name in (".tmp-12-3", "masks/.tmp-7-7", ".tmp-mine", "masks/.tmp-1-1.txt"):
         (tmp_path / "run" / name).touch()
-    with storage.open_run(tmp_path / "run", "generate", {}):
+    with writing.open_run(tmp_path / "run", "generate", {}):
         pass
     left = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*") if p.is_file()}
     assert left == {"fingerprint.json", ".tmp-mine", "masks/.tmp-1-1.txt", "masks/keep"}
@@ -156,43 +156,43 @@ def test_f1_existence_alone_never_counts_as_done(tmp_path: Path) -> None:
     masks = tmp_path / "run" / "masks"
     (masks / "a b.png").write_bytes(mask_of("a b")[:-1] + b"!")
     (masks / "stray.png").write_bytes(b"?")
-    with storage.open_run(tmp_path / "run", "generate", FINGERPRINT) as run:
+    with writing.open_run(tmp_path / "run", "generate", FINGERPRINT) as run:
         assert list(run.finished()) == ["ü"]
     (masks / "a b.png").write_bytes(mask_of("a b")[:-1])
     (masks / "ü.png").rename(tmp_path / "ü.png")
     (masks / "ü.png").symlink_to(tmp_path / "ü.png")
-    with storage.open_run(tmp_path / "run", "generate", FINGERPRINT) as run:
+    with writing.open_run(tmp_path / "run", "generate", FINGERPRINT) as run:
         assert dict(run.finished()) == {}
         assert run.problems == ()
 
 
 def test_f1_further_files_of_an_item_are_verified_too(tmp_path: Path) -> None:
-    with storage.open_run(tmp_path / "run", "generate", {}) as run:
-        storage.write_bytes(run.path / "masks" / "a.png", b"mask")
-        storage.write_bytes(run.path / "maps" / "a.safetensors", b"maps")
-        known = {"size": 4, "sha256": storage.sha256_bytes(b"maps")}
-        line = {"id": "a", "size": 4, "sha256": storage.sha256_bytes(b"mask"), "labels": [1, 2]}
+    with writing.open_run(tmp_path / "run", "generate", {}) as run:
+        disk.write_bytes(run.path / "masks" / "a.png", b"mask")
+        disk.write_bytes(run.path / "maps" / "a.safetensors", b"maps")
+        known = {"size": 4, "sha256": disk.sha256_bytes(b"maps")}
+        line = {"id": "a", "size": 4, "sha256": disk.sha256_bytes(b"mask"), "labels": [1, 2]}
         run.record({**line, "files": {"maps/a.safetensors": known}})
-    with storage.open_run(tmp_path / "run", "generate", {}) as run:
+    with writing.open_run(tmp_path / "run", "generate", {}) as run:
         assert run.finished()["a"]["labels"] == [1, 2]
     (tmp_path / "run" / "maps" / "a.safetensors").write_bytes(b"maqs")
-    with storage.open_run(tmp_path / "run", "generate", {}) as run:
+    with writing.open_run(tmp_path / "run", "generate", {}) as run:
         assert "a" not in run.finished()
 
 
 def test_f1_a_journal_cut_at_every_byte_loses_one_item_at_most(tmp_path: Path) -> None:
     lines = []
-    with storage.open_run(tmp_path / "run", "generate", {}) as run:
+    with writing.open_run(tmp_path / "run", "generate", {}) as run:
         for item in IDS:
-            storage.write_bytes(run.path / "masks" / f"{item}.png", b"x")
-            run.record({"id": item, "size": 1, "sha256": storage.sha256_bytes(b"x")})
-        journal = tmp_path / "run" / storage.JOURNAL
+            disk.write_bytes(run.path / "masks" / f"{item}.png", b"x")
+            run.record({"id": item, "size": 1, "sha256": disk.sha256_bytes(b"x")})
+        journal = tmp_path / "run" / writing.JOURNAL
         whole = journal.read_bytes()
     lines = whole.splitlines(keepends=True)
     for cut in range(0, len(whole) + 1, 7):
         journal.write_bytes(whole[:cut])
         expected = [item for k, item in enumerate(IDS) if len(b"".join(lines[: k + 1])) <= cut]
-        with storage.open_run(tmp_path / "run", "generate", {}) as run:
+        with writing.open_run(tmp_path / "run", "generate", {}) as run:
             assert list(run.finished()) == expected
             run.record({"id": "new", "size": 1, "sha256": ""})
         assert [json.loads(line)["id"] for line in journal.read_bytes().splitlines()] == [*expected, "new"]
@@ -205,14 +205,14 @@ def test_f3_a_failing_operation_ends_the_run_and_loses_nothing(
     text = os.strerror(getattr(errno, name))
     for n in range(1, 500):
         out = tmp_path / str(n)
-        monkeypatch.setenv(_fault_plan.VARIABLE, f"write:{n}:{name}")
+        monkeypatch.setenv(fault_plan.VARIABLE, f"write:{n}:{name}")
         message = ""
         try:
             do_run(out)
-        except EnvironmentFault as fault:
+        except MachineError as fault:
             message = str(fault)
-        monkeypatch.delenv(_fault_plan.VARIABLE)
-        _fault_plan.trip("write")  # forgets the plan
+        monkeypatch.delenv(fault_plan.VARIABLE)
+        fault_plan.trip("write")  # forgets the plan
         if not message:
             break
         assert text in message
@@ -230,19 +230,17 @@ def test_f3_a_failing_operation_ends_the_run_and_loses_nothing(
 
 
 def test_f3_a_limit_that_fills_for_real(tmp_path: Path) -> None:
-    storage.write_bytes(tmp_path / "old", b"old")
+    disk.write_bytes(tmp_path / "old", b"old")
 
     def work() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-        with pytest.raises(
-            EnvironmentFault, match=r"old: cannot be written: File too large \(EFBIG\); raise"
-        ):
-            storage.write_bytes(tmp_path / "old", b"new" * 10_000)
-        with storage.open_run(tmp_path / "run", "generate", {}) as run:
+        with pytest.raises(MachineError, match=r"old: cannot be written: File too large \(EFBIG\); raise"):
+            disk.write_bytes(tmp_path / "old", b"new" * 10_000)
+        with writing.open_run(tmp_path / "run", "generate", {}) as run:
             line = {"id": "0", "size": 0, "sha256": "0" * 64}
-            with pytest.raises(EnvironmentFault, match="journal"):
+            with pytest.raises(MachineError, match="journal"):
                 collections.deque(run.record(line) for _ in range(10_000))
-            lines = (run.path / storage.JOURNAL).read_bytes()
+            lines = (run.path / writing.JOURNAL).read_bytes()
             assert lines.endswith(b"\n"), "what does not fit leaves no half line"
 
     assert ended(forked(work)) == 0
@@ -253,65 +251,63 @@ def test_f3_a_limit_that_fills_for_real(tmp_path: Path) -> None:
 def test_f3_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with (
-        pytest.raises(EnvironmentFault, match="a file stands where a folder is needed"),
-        storage.open_run(tmp_path / "file" / "run", "generate", {}),
+        pytest.raises(MachineError, match="a file stands where a folder is needed"),
+        writing.open_run(tmp_path / "file" / "run", "generate", {}),
     ):
         pass
     with (
-        pytest.raises(EnvironmentFault, match="a file stands where a folder is needed"),
-        storage.open_run(tmp_path / "file", "generate", {}),
+        pytest.raises(MachineError, match="a file stands where a folder is needed"),
+        writing.open_run(tmp_path / "file", "generate", {}),
     ):
         pass
-    with pytest.raises(EnvironmentFault, match="use shorter names"):
-        storage.write_text(tmp_path / ("n" * 300), "x")
+    with pytest.raises(MachineError, match="use shorter names"):
+        disk.write_text(tmp_path / ("n" * 300), "x")
     assert (tmp_path / "file").read_text() == "x"
 
 
 def test_a_name_as_long_as_the_system_allows(tmp_path: Path) -> None:
-    storage.write_text(tmp_path / ("n" * 255), "x")
+    disk.write_text(tmp_path / ("n" * 255), "x")
     assert (tmp_path / ("n" * 255)).read_text() == "x"
 
 
 def test_json_is_written_with_fixed_settings(tmp_path: Path) -> None:
-    storage.write_json(tmp_path / "x.json", {"b": (1, 2.5), "a": "ü\u2028\udc80", "c": None})
+    disk.write_json(tmp_path / "x.json", {"b": (1, 2.5), "a": "ü\u2028\udc80", "c": None})
     text = (tmp_path / "x.json").read_bytes()
     assert text == b'{\n "a": "\\u00fc\\u2028\\udc80",\n "b": [\n  1,\n  2.5\n ],\n "c": null\n}\n'
-    assert storage.read_json(tmp_path / "x.json") == {"a": "ü\u2028\udc80", "b": [1, 2.5], "c": None}
+    assert disk.read_json(tmp_path / "x.json") == {"a": "ü\u2028\udc80", "b": [1, 2.5], "c": None}
     for value in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match=r"y\.json: a: b\[1\]: .* cannot be written"):
-            storage.write_json(tmp_path / "y.json", {"a": {"b": [0, value]}})
+            disk.write_json(tmp_path / "y.json", {"a": {"b": [0, value]}})
         with pytest.raises(ValueError):
-            storage.digest({"a": value})
+            disk.digest({"a": value})
     assert not (tmp_path / "y.json").exists()
 
 
 def test_reading_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text('{"a": 1}\n{"a": ')
-    with pytest.raises(DataFault, match=r"bad\.json: is not JSON"):
-        storage.read_json(tmp_path / "bad.json")
-    with pytest.raises(DataFault, match=r"bad\.json:2: is not JSON"):
-        storage.read_json_lines(tmp_path / "bad.json")
+    with pytest.raises(DataError, match=r"bad\.json: is not JSON"):
+        disk.read_json(tmp_path / "bad.json")
+    with pytest.raises(DataError, match=r"bad\.json:2: is not JSON"):
+        disk.read_json_lines(tmp_path / "bad.json")
     (tmp_path / "deep.json").write_text("[" * 100_000)
-    with pytest.raises(DataFault, match="is not JSON"):
-        storage.read_json(tmp_path / "deep.json")
-    for read in (storage.read_json, storage.read_json_lines, storage.sha256_file):
-        with pytest.raises(DataFault, match="gone: is no file"):
+    with pytest.raises(DataError, match="is not JSON"):
+        disk.read_json(tmp_path / "deep.json")
+    for read in (disk.read_json, disk.read_json_lines, disk.sha256_file):
+        with pytest.raises(DataError, match="gone: is no file"):
             read(tmp_path / "gone")
-        with pytest.raises(DataFault, match="is no file"):
+        with pytest.raises(DataError, match="is no file"):
             read(tmp_path)
 
 
 def test_digests(tmp_path: Path) -> None:
-    assert storage.digest({"b": (1, 2), "a": 1.5}) == storage.digest({"a": 1.5, "b": [1, 2]})
-    assert storage.digest({"a": 1}) == hashlib.sha256(b'{"a":1}').hexdigest()
-    assert storage.digest({"a": 1}) != storage.digest({"a": 1.0})
+    assert disk.digest({"b": (1, 2), "a": 1.5}) == disk.digest({"a": 1.5, "b": [1, 2]})
+    assert disk.digest({"a": 1}) == hashlib.sha256(b'{"a":1}').hexdigest()
+    assert disk.digest({"a": 1}) != disk.digest({"a": 1.0})
     data = bytes(range(256)) * 5000
-    storage.write_bytes(tmp_path / "x", bytearray(data))
-    assert (
-        storage.sha256_file(tmp_path / "x") == storage.sha256_bytes(data) == hashlib.sha256(data).hexdigest()
-    )
+    disk.write_bytes(tmp_path / "x", bytearray(data))
+    assert disk.sha256_file(tmp_path / "x") == disk.sha256_bytes(data) == hashlib.sha256(data).hexdigest()
 
 
 def test_text_keeps_bytes_that_are_no_utf8(tmp_path: Path) -> None:
-    storage.write_text(tmp_path / "list.txt", b"a\xff\r\n".decode("utf-8", "surrogateescape"))
+    disk.write_text(tmp_path / "list.txt", b"a\xff\r\n".decode("utf-8", "surrogateescape"))
     assert (tmp_path / "list.txt").read_bytes() == b"a\xff\r\n"

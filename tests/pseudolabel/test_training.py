@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pseudolabel import draws
-from pseudolabel.errors import DataFault, EnvironmentFault, NumericFault, UsageFault
-from pseudolabel.records import Belief, LabelSpace, Scores, Targets
+from pseudolabel.errors import DataError, MachineError, NumericError, UsageError
+from pseudolabel.records import LabelScores, LabelSpace, Scores, Targets
 from pseudolabel.training import checkpoint, device, order, schedule
 
 
@@ -47,14 +47,14 @@ def test_draws_keep_the_parts_of_a_key_apart() -> None:
 
 def test_f16_an_absent_device_is_refused_with_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(EnvironmentFault, match="cuda:7: not on this machine; present are cpu, cuda:0"):
+    with pytest.raises(MachineError, match="cuda:7: not on this machine; present are cpu, cuda:0"):
         device.pick("cuda:7")
-    with pytest.raises(UsageFault, match="choose auto"):
+    with pytest.raises(UsageError, match="choose auto"):
         device.pick("gpu")
     assert device.pick("cpu").type == "cpu"
 
 
-def test_state_round_trip_with_optimiser(tmp_path: Path) -> None:
+def test_state_round_trip_with_optimizer(tmp_path: Path) -> None:
     def run(steps: int, resume: Path | None = None) -> list[torch.Tensor]:
         layer = torch.nn.Linear(3, 2)
         torch.manual_seed(0)
@@ -84,7 +84,7 @@ def test_state_round_trip_with_optimiser(tmp_path: Path) -> None:
 
 def test_f19_a_non_finite_tensor_is_never_written(tmp_path: Path) -> None:
     checkpoint.save_state(tmp_path / "s", {"a": torch.ones(2)}, {"step": 1})
-    with pytest.raises(NumericFault, match="'a' is not finite"):
+    with pytest.raises(NumericError, match="'a' is not finite"):
         checkpoint.save_state(tmp_path / "s", {"a": torch.tensor([1.0, float("nan")])}, {"step": 2})
     assert checkpoint.load_state(tmp_path / "s")[1] == {"step": 1}
 
@@ -92,9 +92,9 @@ def test_f19_a_non_finite_tensor_is_never_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [b"", b"abc", b"\xff" * 64])
 def test_f10_damaged_state_is_our_error(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "s").write_bytes(damage)
-    with pytest.raises(DataFault, match="not a readable checkpoint"):
+    with pytest.raises(DataError, match="not a readable checkpoint"):
         checkpoint.load_state(tmp_path / "s")
-    with pytest.raises(DataFault, match="no such file"):
+    with pytest.raises(DataError, match="no such file"):
         checkpoint.load_state(tmp_path / "absent")
 
 
@@ -107,16 +107,16 @@ def test_slots_hold_one_target_of_each_image() -> None:
 def test_on_a_tie_background_wins_and_dropped_pixels_are_255() -> None:
     values = torch.tensor([[[0.5, 0.1, 0.5]], [[0.5, 0.2, 0.1]], [[0.5, 0.2, 0.9]]])
     keep = torch.tensor([[True, True, False]])
-    assert Belief((0, 4, 7), values, keep).mask().tolist() == [[0, 4, 255]]
-    joined = Belief.join(torch.zeros(1, 3), Scores((4,), torch.ones(1, 1, 3)))
+    assert LabelScores((0, 4, 7), values, keep).mask().tolist() == [[0, 4, 255]]
+    joined = LabelScores.join(torch.zeros(1, 3), Scores((4,), torch.ones(1, 1, 3)))
     assert joined.ids == (0, 4)
     assert joined.mask().tolist() == [[4, 4, 4]]
 
 
 def test_f13_label_spaces_refuse_double_and_empty_names() -> None:
-    with pytest.raises(DataFault, match="'cat' twice"):
+    with pytest.raises(DataError, match="'cat' twice"):
         LabelSpace(("background", "cat", "cat"))
-    with pytest.raises(DataFault, match="empty name"):
+    with pytest.raises(DataError, match="empty name"):
         LabelSpace(("background", " "))
-    with pytest.raises(DataFault, match="'dgo' is not a class; did you mean 'dog'"):
+    with pytest.raises(DataError, match="'dgo' is not a class; did you mean 'dog'"):
         LabelSpace(("background", "dog")).id_of("dgo")

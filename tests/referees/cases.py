@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pseudolabel import registry
-from pseudolabel.maps._bound import build
-from pseudolabel.maps._explained import Explained
+from pseudolabel.explain.method import build
+from pseudolabel.explain.model import Explained
 from pseudolabel.records import Targets
 from tests.referees.scenes import Scene
 
@@ -57,13 +57,13 @@ def cases(scenes: tuple[str, ...]) -> list[Case]:
 
 
 def ours(case: Case, where: Scene, images: Tensor) -> list[NDArray[np.floating]]:
-    """Our evidence for every target, signed; of layers without the axis of one channel."""
+    """Our attribution for every target, signed; of layers without the axis of one channel."""
     options: dict[str, object] = {"layer": where.named} if case.named else {}
     if case.method == "integrated_gradients":
         rule = "midpoint" if case.referee.endswith("midpoint") else "gauss_legendre"
         options = {"steps": STEPS, "rule": rule}
-    brick = registry.get("methods", case.method)
-    line = build((brick, brick.params.model_validate(options)))
+    component = registry.get("methods", case.method)
+    line = build((component, component.params.model_validate(options)))
     keys = [(0, index) for index in range(len(images))]
     values = line.explain(Explained(where.network), images, Targets.of(LABELS), keys).values.numpy()
     return [row[0] if len(row) == 1 else row for row in values]

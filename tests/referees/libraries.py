@@ -1,7 +1,7 @@
 """The map methods as captum, torchcam and pytorch-grad-cam compute them, before their own normalisation.
 
-Each function takes (network, image (1, 3, h, w), class id 1..C, layer) and gives evidence as numpy: (3, h, w)
-signed of gradients, (h', w') of layers, signed or rectified as the library leaves it.
+Each function takes (network, image (1, 3, h, w), class id 1..C, layer) and gives attribution as numpy: (3,
+h, w) signed of gradients, (h', w') of layers, signed or rectified as the library leaves it.
 """
 
 from __future__ import annotations

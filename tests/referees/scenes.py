@@ -1,4 +1,4 @@
-"""The networks and pictures on which the referees are asked."""
+"""The networks and images on which the referees are asked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pseudolabel.classifier.network import Classifier
-from pseudolabel.contracts.networks import Small, pictures
+from pseudolabel.contracts.networks import Small, random_images
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def scene(name: str, images: Tensor) -> Scene:
 
 
 def calibrated(network: nn.Module) -> nn.Module:
-    """Batch norms that do something: affine parts drawn, statistics those of pictures; evaluation mode."""
+    """Batch norms that do something: affine parts drawn, statistics those of images; evaluation mode."""
     source = torch.Generator().manual_seed(5)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -60,7 +60,7 @@ def calibrated(network: nn.Module) -> nn.Module:
             module.momentum = None  # the plain mean of all batches
             module.reset_running_stats()
     with torch.no_grad():
-        network.train()(pictures(4, 128, 128))
+        network.train()(random_images(4, 128, 128))
     return network.eval()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pseudolabel.contracts.networks import pictures
+from pseudolabel.contracts.networks import random_images
 from tests.golden.make_referees import FILE, PIXELS
 from tests.referees.cases import Case, cases, error, ours
 from tests.referees.scenes import scene
@@ -17,5 +17,5 @@ def test_agrees_with_the_golden_answer(case: Case) -> None:
         wanted = list(answers[str(case)])
     assert len(wanted) == 5
     assert all(answer.any() for answer in wanted)
-    images = pictures(2, *PIXELS)
+    images = random_images(2, *PIXELS)
     assert error(case, ours(case, scene(case.scene, images), images), wanted) <= 1e-4

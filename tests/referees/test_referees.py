@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from pseudolabel import registry
-from pseudolabel.contracts.networks import pictures
+from pseudolabel.contracts.networks import random_images
 from tests.referees.cases import BACKBONES, REFEREES, Case, cases, error, ours
 from tests.referees.scenes import Scene, scene
 
@@ -39,7 +39,7 @@ def test_every_method_has_a_referee() -> None:
 @pytest.mark.filterwarnings("ignore")  # theirs
 @pytest.mark.parametrize("case", cases(("small", *BACKBONES)), ids=str)
 def test_agrees_in_float32(case: Case, libraries, scenes: dict[str, Scene]) -> None:
-    images = pictures(2) if case.scene.endswith("small") else pictures(2, *PIXELS)
+    images = random_images(2) if case.scene.endswith("small") else random_images(2, *PIXELS)
     where = scenes.setdefault(case.scene, scene(case.scene, images))
     found = error(case, ours(case, where, images), libraries.asked(case, where, images))
     print(f"{case}: largest relative error {found:.1e}")
@@ -49,7 +49,7 @@ def test_agrees_in_float32(case: Case, libraries, scenes: dict[str, Scene]) -> N
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", [case for case in cases(("resnet18",)) if case.method in GRADIENTS], ids=str)
 def test_agrees_in_float64_where_there_are_kinks(case: Case, libraries) -> None:
-    images = pictures(2, 64, 64)
+    images = random_images(2, 64, 64)
     where = scene(case.scene, images)
     where.network.double()
     found = error(case, ours(case, where, images.double()), libraries.asked(case, where, images.double()))

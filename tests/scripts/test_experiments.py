@@ -1,4 +1,4 @@
-"""The experiment scripts on a few tiny pictures and untrained networks: they run, resume and write."""
+"""The experiment scripts on a few tiny images and untrained networks: they run, resume and write."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def run(script: str, folder: Path, *words: object) -> tuple[dict[str, Any], str]
     page = found.with_suffix(".md").read_text()
     assert page.startswith("# ")
     assert "nan" not in page
-    with Image.open(found.with_suffix(".png")) as picture:
-        assert min(picture.size) > 600
+    with Image.open(found.with_suffix(".png")) as image:
+        assert min(image.size) > 600
     result: dict[str, Any] = json.loads(found.read_text())
     assert all(claim.endswith(".") for claim in result["claims"])
     return result, done.stderr
@@ -47,7 +47,7 @@ def run(script: str, folder: Path, *words: object) -> tuple[dict[str, Any], str]
 
 @pytest.fixture(scope="module", name="voc")
 def _voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four pictures in VOC layout, a bright block of each class, and a classifier that was never trained."""
+    """Four images in VOC layout, a bright block of each class, and a classifier that was never trained."""
     root = tmp_path_factory.mktemp("voc")
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / name).mkdir(parents=True)
@@ -155,17 +155,19 @@ def test_counts_are_those_of_every_mask(voc: Path, monkeypatch: pytest.MonkeyPat
     import _voc_maps
 
     subject = _voc_maps.Subject(voc / "run", 4)
-    chosen = _voc_maps.photographs(subject, voc, "train", 4, NAMES)
-    brick = registry.get("resolvers", "constant")
-    shares = [float(picture.region[picture.truth > 0].mean()) for picture in chosen.pictures]
-    assert 0 < sum(shares) < len(shares), "the pictures must show both regions"
-    for picture in chosen.pictures:
+    chosen = _voc_maps.draw_images(subject, voc, "train", 4, NAMES)
+    component = registry.get("backgrounds", "constant")
+    shares = [float(image.region[image.truth > 0].mean()) for image in chosen.images]
+    assert 0 < sum(shares) < len(shares), "the images must show both regions"
+    for image in chosen.images:
         for name in ("cam", "saliency"):
-            scores = _voc_maps.unit(subject.maps(_voc_maps.bound(name), picture, 0), picture, name)
-            shown = torch.from_numpy(picture.pixels.copy())
-            masks = brick.traits["sweep"](scores, shown, brick.params(), list(_voc_maps.LEVELS)).numpy()
-            wanted = np.stack(region_matrices(picture.truth, masks, picture.region, len(NAMES)), axis=1)
-            found = _voc_maps.matrices(_voc_maps.counts(scores, picture), picture.ids, len(NAMES))
+            scores = _voc_maps.unit(subject.maps(_voc_maps.bound(name), image, 0), image, name)
+            shown = torch.from_numpy(image.pixels.copy())
+            masks = component.traits["sweep"](
+                scores, shown, component.params(), list(_voc_maps.LEVELS)
+            ).numpy()
+            wanted = np.stack(region_matrices(image.truth, masks, image.region, len(NAMES)), axis=1)
+            found = _voc_maps.matrices(_voc_maps.counts(scores, image), image.ids, len(NAMES))
             np.testing.assert_array_equal(found, wanted)
 
 
@@ -197,8 +199,8 @@ def test_a_cell_counts_the_masks_of_its_recipe(
 ) -> None:
     from pseudolabel import masks
     from pseudolabel.metrics.regions import discriminative, region_matrices
-    from pseudolabel.verbs._items import read_maps
-    from pseudolabel.verbs._truth import of_reader
+    from pseudolabel.pipeline.items import read_maps
+    from pseudolabel.scoring.truth import of_reader
 
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import _postprocessing
@@ -211,7 +213,7 @@ def test_a_cell_counts_the_masks_of_its_recipe(
     cell = _postprocessing.Cell(recipe, tuple(folders[1:]), folders[0], levels, tmp_path / "superpixels")
     found = {level: tmp_path / str(level) for level in levels}
     for level, folder in found.items():
-        options = ["data.split=train", f"resolver.threshold={level}"]
+        options = ["data.split=train", f"background.threshold={level}"]
         pseudolabel.generate(recipe, folder, overrides=options, workers=0, quiet=True)
     seen = set()
     for record in of_reader(recipe.data.model_copy(update={"split": "train"})).records:
@@ -234,7 +236,7 @@ def test_counts_that_are_kept_belong_to_maps_and_reference(
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import _postprocessing
 
-    from pseudolabel.verbs._truth import of_reader
+    from pseudolabel.scoring.truth import of_reader
 
     recipe = _postprocessing.recipe_of("cam", _postprocessing.POSTS["none"], voc, voc / "run")
     records = of_reader(recipe.data.model_copy(update={"split": "train"})).records
@@ -248,7 +250,7 @@ def test_counts_that_are_kept_belong_to_maps_and_reference(
     monkeypatch.setattr(_postprocessing.Cell, "counts", counts)
 
     def new(maps: str, reference: str) -> int:
-        """Pictures that a call counted anew."""
+        """Images that a call counted anew."""
         folders = [stored / "maps" / one / "train" / "maps" for one in (maps, reference)]
         cell = _postprocessing.Cell(recipe, (folders[0],), folders[1], (0.1,), tmp_path / "superpixels")
         calls.clear()

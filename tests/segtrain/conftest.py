@@ -19,7 +19,7 @@ SIZES = ((24, 31), (40, 33), (17, 48), (33, 33), (29, 20), (36, 25), (50, 41))
 
 
 def draw(size: tuple[int, int], number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture (H, W, 3) with a red and a green rectangle, and its mask with a border of 255."""
+    """An image (H, W, 3) with a red and a green rectangle, and its mask with a border of 255."""
     rng = np.random.default_rng(number)
     height, width = size
     mask = np.zeros(size, np.uint8)
@@ -27,10 +27,10 @@ def draw(size: tuple[int, int], number: int) -> tuple[np.ndarray, np.ndarray]:
         top, left = rng.integers(0, max(1, height // 2)), rng.integers(0, max(1, width // 2))
         mask[top : top + max(1, height // 2), left : left + max(1, width // 3)] = label
     noise = rng.integers(-10, 11, (*size, 3))
-    picture = np.clip(COLOURS[mask].astype(int) + noise, 0, 255).astype(np.uint8)
+    image = np.clip(COLOURS[mask].astype(int) + noise, 0, 255).astype(np.uint8)
     if height > 2:
         mask[0] = 255
-    return picture, mask
+    return image, mask
 
 
 def write_voc(root: Path, count: int = 5, val: int = 3, sizes: Sequence[tuple[int, int]] = SIZES) -> Path:
@@ -41,8 +41,8 @@ def write_voc(root: Path, count: int = 5, val: int = 3, sizes: Sequence[tuple[in
         listed.mkdir(parents=True, exist_ok=True)
         (listed / f"{part}.txt").write_text("\n".join(ids) + "\n")
         for index, item in enumerate(ids):
-            picture, mask = draw(sizes[index % len(sizes)], first + index)
-            images.write_picture(root / "JPEGImages" / f"{item}.png", picture)
+            image, mask = draw(sizes[index % len(sizes)], first + index)
+            images.write_image(root / "JPEGImages" / f"{item}.png", image)
             masks.write_mask(root / "SegmentationClass" / f"{item}.png", mask)
     (root / "classes.txt").write_text("\n".join(NAMES) + "\n")
     return root
@@ -58,7 +58,7 @@ def plain_recipe(root: Path, **sections: Any) -> dict[str, Any]:
             "mean": [0.5, 0.5, 0.5],
             "std": [0.25, 0.25, 0.25],
         },
-        "optimiser": {"lr": 0.005, "clip": 5.0},
+        "optimizer": {"lr": 0.005, "clip": 5.0},
         "schedule": {"epochs": 2, "batch": 2},
         "augmentation": {"crop": 32, "scale": [0.8, 1.2]},
     }
@@ -87,7 +87,7 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the data set `voc` and the run `run` of three epochs on it."""
     folder = tmp_path_factory.mktemp("trained")
     root = write_voc(folder / "voc", count=4, val=4)
-    recipe = plain_recipe(root, schedule={"epochs": 3}, optimiser={"lr": 0.02}, validation={"split": "val"})
+    recipe = plain_recipe(root, schedule={"epochs": 3}, optimizer={"lr": 0.02}, validation={"split": "val"})
     segtrain.train(recipe, folder / "run", device="cpu", workers=0, quiet=True)
     return folder
 

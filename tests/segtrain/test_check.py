@@ -14,7 +14,7 @@ from PIL import Image
 
 import segtrain
 from pseudolabel import masks
-from pseudolabel.errors import DataFault, UsageFault
+from pseudolabel.errors import DataError, UsageError
 from pseudolabel.training import device
 
 Recipe = Callable[..., dict[str, Any]]
@@ -22,8 +22,8 @@ Recipe = Callable[..., dict[str, Any]]
 
 def png(array: np.ndarray, mode: str | None = None) -> bytes:
     buffer = io.BytesIO()
-    picture = Image.fromarray(array)
-    (picture.convert(mode) if mode else picture).save(buffer, "PNG")
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -135,14 +135,14 @@ def test_f17_train_refuses_before_the_device_is_touched(
     spoilt: Path, recipe_of: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "pick", lambda name: pytest.fail("the device was touched"))
-    with pytest.raises(DataFault, match="11 files of the training data have faults:") as refused:
+    with pytest.raises(DataError, match="11 files of the training data have faults:") as refused:
         segtrain.train(recipe_on(recipe_of, spoilt), tmp_path / "run", quiet=True)
     for item in planted(spoilt):
         assert f"{item}.png: " in str(refused.value)
     assert not (tmp_path / "run").exists()
 
 
-def test_f17_a_mask_without_a_picture_is_a_fault_and_one_off_the_list_is_not(
+def test_f17_a_mask_without_an_image_is_a_fault_and_one_off_the_list_is_not(
     make_voc: Callable[..., Path], recipe_of: Recipe, tmp_path: Path
 ) -> None:
     root = make_voc(count=3, val=1)
@@ -187,29 +187,29 @@ def test_f17_fix_writes_copies_and_leaves_the_input(spoilt: Path, recipe_of: Rec
         np.testing.assert_array_equal(
             masks.read_mask(out / f"{item}.png"), draw(SIZES[number % len(SIZES)], number)[1]
         )
-    with pytest.raises(UsageFault, match="is not empty; repaired copies go to a new folder"):
+    with pytest.raises(UsageError, match="is not empty; repaired copies go to a new folder"):
         segtrain.check(write(recipe, tmp_path), fix_from_palette=out, quiet=True)
 
 
-def test_a_folder_is_checked_against_pictures_and_classes(make_voc: Callable[..., Path]) -> None:
+def test_a_folder_is_checked_against_images_and_classes(make_voc: Callable[..., Path]) -> None:
     root = make_voc(count=2, val=0)
     folder = root / "SegmentationClass"
-    with pytest.raises(UsageFault, match="add --images DIR --classes FILE"):
+    with pytest.raises(UsageError, match="add --images DIR --classes FILE"):
         segtrain.check(folder, quiet=True)
     found = segtrain.check(folder, images=root / "JPEGImages", classes=root / "classes.txt", quiet=True)
     assert (found["good"], found["faults"]) == (2, [])
     assert list(found["pixels"]) == ["background", "red", "green", "ignore"]
 
 
-def test_f4_a_broken_picture_stops_or_is_left_out(
+def test_f4_a_broken_image_stops_or_is_left_out(
     make_voc: Callable[..., Path], recipe_of: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_voc(count=4, val=1)
-    picture = root / "JPEGImages" / "train_1.png"
-    picture.write_bytes(picture.read_bytes()[:200])
+    image = root / "JPEGImages" / "train_1.png"
+    image.write_bytes(image.read_bytes()[:200])
     recipe = recipe_of(root, schedule={"epochs": 1})
-    with pytest.raises(DataFault, match=r"1 files of the training data have faults:\ntrain_1.png: "):
+    with pytest.raises(DataError, match=r"1 files of the training data have faults:\ntrain_1.png: "):
         segtrain.train(recipe, tmp_path / "run", quiet=True, workers=0)
     found = segtrain.train(recipe, tmp_path / "run", on_bad="skip", quiet=True, workers=0)
     assert found["images"] == 3
-    assert "1 of 4 pictures cannot be read and are left out" in capsys.readouterr().err
+    assert "1 of 4 images cannot be read and are left out" in capsys.readouterr().err

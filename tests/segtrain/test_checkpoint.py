@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
 from pseudolabel.records import LabelSpace
 from pseudolabel.training.checkpoint import load_state, save_state
 from segtrain.checkpoint import Header, compare, load_network, locate, save_best
@@ -60,7 +60,7 @@ def test_comes_back_as_it_was(run: Path) -> None:
     ],
 )
 def test_f12_other_classes_are_refused(names: tuple[str, ...], told: str, run: Path) -> None:
-    with pytest.raises(DataFault, match=told):
+    with pytest.raises(DataError, match=told):
         load_network(run, "best", LabelSpace(names))
 
 
@@ -68,7 +68,7 @@ def test_f12_another_network_is_refused() -> None:
     other = replace(SMALL, encoder="resnet18", output_stride=8)
     found = Header(SPACE, SMALL, {}, 0)
     with pytest.raises(
-        DataFault, match=r"encoder 'tu-test_efficientnet', wanted 'resnet18'; output_stride 16, wanted 8"
+        DataError, match=r"encoder 'tu-test_efficientnet', wanted 'resnet18'; output_stride 16, wanted 8"
     ):
         compare(Path("x"), found, SPACE, other)
 
@@ -112,22 +112,22 @@ def _other_type(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
 )
 def test_f12_a_changed_file_is_refused(change: Any, told: str, run: Path) -> None:
     path = rewrite(run, change)
-    with pytest.raises(DataFault, match=told) as refused:
+    with pytest.raises(DataError, match=told) as refused:
         load_network(path)
     assert str(path) in str(refused.value)
 
 
 def test_a_missing_or_damaged_checkpoint_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        DataFault, match=r"last\.safetensors: no such checkpoint; give the folder of a `seg train`"
+        DataError, match=r"last\.safetensors: no such checkpoint; give the folder of a `seg train`"
     ):
         locate(run, "last")
     path = run / "checkpoints" / "best.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataFault, match="not a readable checkpoint"):
+    with pytest.raises(DataError, match="not a readable checkpoint"):
         load_network(path)
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(DataFault, match="not a readable checkpoint"):
+    with pytest.raises(DataError, match="not a readable checkpoint"):
         load_network(tmp_path / "text")
 
 

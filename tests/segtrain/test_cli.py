@@ -65,10 +65,10 @@ def test_the_line_by_commands(recipe: Path, tmp_path: Path, capsys: pytest.Captu
     assert "mean over" in capsys.readouterr().out
     assert seg("evaluate", run, "--device", "cpu", "--quiet", "--checkpoint", "best", "--json") == 0
     assert json.loads(capsys.readouterr().out)["checkpoint"]["name"] == "best"
-    pictures = tmp_path / "voc" / "JPEGImages"
-    assert seg("predict", run, pictures, "-o", tmp_path / "out", "--device", "cpu", "--quiet") == 0
-    (pictures / "bad.png").write_bytes(b"no picture")
-    assert seg("predict", run, pictures, "-o", tmp_path / "out", "--device", "cpu", "--quiet") == 1
+    images = tmp_path / "voc" / "JPEGImages"
+    assert seg("predict", run, images, "-o", tmp_path / "out", "--device", "cpu", "--quiet") == 0
+    (images / "bad.png").write_bytes(b"no image")
+    assert seg("predict", run, images, "-o", tmp_path / "out", "--device", "cpu", "--quiet") == 1
     assert "bad.png" in capsys.readouterr().out
 
 
@@ -76,7 +76,7 @@ def test_the_line_by_commands(recipe: Path, tmp_path: Path, capsys: pytest.Captu
     ("arguments", "code", "kind", "told"),
     [
         (["--set", "schedule.epochs=none"], 2, "usage", "schedule.epochs"),
-        (["--set", "optimiser.momentun=0.5"], 2, "usage", "momentum"),
+        (["--set", "optimizer.momentun=0.5"], 2, "usage", "momentum"),
         (["--set", "data.split=nowhere"], 1, "data", "nowhere"),
         (["--set", "masks=nowhere"], 1, "data", "masks: nowhere is no folder"),
         (["--device", "cuda:77"], 1, "environment", "cuda:77"),
@@ -106,7 +106,7 @@ def test_f17_rgb_masks_are_refused_by_the_command(
     folder = tmp_path / "coloured"
     for index in range(2):
         mask = masks.read_mask(root / "SegmentationClass" / f"train_{index}.png")
-        images.write_picture(folder / f"train_{index}.png", masks.colour(mask))
+        images.write_image(folder / f"train_{index}.png", masks.colour(mask))
     assert seg("train", recipe, "-o", tmp_path / "run", "--quiet", "--set", f"masks={folder}") == 1
     assert (
         "looks like RGB colours of the VOC palette: `seg check --fix-from-palette`" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Augmentation: picture and mask move together, and every draw follows from (seed, epoch, index)."""
+"""Augmentation: image and mask move together, and every draw follows from (seed, epoch, index)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
 from pseudolabel.records import LabelSpace
 from segtrain.dataset import Augment, TrainingPairs, _offset, whole_pairs
 from segtrain.pairs import Pair
@@ -18,7 +18,7 @@ FILL = (9, 8, 7)
 
 
 def coded(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture whose red channel is 10 times its mask: blocks of 8 pixels, so that scaling keeps them."""
+    """An image whose red channel is 10 times its mask: blocks of 8 pixels, so that scaling keeps them."""
     rows, columns = np.indices((height, width)) // 8
     mask = ((rows * 5 + columns) % 20 + 1).astype(np.uint8)
     return np.stack([mask * 10, 255 - mask, mask], axis=2).astype(np.uint8), mask
@@ -33,16 +33,16 @@ def test_nothing_to_do_changes_nothing() -> None:
 
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (0.5, 2.0), (3.0, 3.0)])
 @pytest.mark.parametrize("size", [(24, 64), (64, 24), (8, 8), (100, 90)])
-def test_picture_and_mask_move_together(size: tuple[int, int], scale: tuple[float, float]) -> None:
+def test_image_and_mask_move_together(size: tuple[int, int], scale: tuple[float, float]) -> None:
     augment = Augment(scale, 48, True, FILL)
     image, mask = coded(*size)
     for key in range(8):
-        picture, ids = augment(image, mask, (key,))
-        assert picture.shape == (48, 48, 3)
+        input_image, ids = augment(image, mask, (key,))
+        assert input_image.shape == (48, 48, 3)
         assert ids.shape == (48, 48)
-        outside = (picture == FILL).all(axis=2)
+        outside = (input_image == FILL).all(axis=2)
         np.testing.assert_array_equal(outside, ids == 255)
-        wrong = np.abs(picture[:, :, 0].astype(int) - 10 * ids.astype(int))[~outside] > 4
+        wrong = np.abs(input_image[:, :, 0].astype(int) - 10 * ids.astype(int))[~outside] > 4
         # only pixels beside a block's edge are mixtures; half a pixel's shift would make more
         share = wrong.mean() if wrong.size else 0
         assert share < (0.01 if scale == (1.0, 1.0) else 0.6)
@@ -54,8 +54,8 @@ def test_scaling_keeps_edges_in_place() -> None:
     image[:, 16:], mask[:, 16:] = 200, 1
     for factor in (0.5, 1.5, 2.0):
         side = round(32 * factor)
-        picture, ids = Augment((factor, factor), side, False, FILL)(image, mask, ("edge",))
-        np.testing.assert_array_equal(picture[:, :, 0] > 100, ids == 1)
+        input_image, ids = Augment((factor, factor), side, False, FILL)(image, mask, ("edge",))
+        np.testing.assert_array_equal(input_image[:, :, 0] > 100, ids == 1)
 
 
 def test_draws_follow_from_the_key_alone() -> None:
@@ -110,7 +110,7 @@ def test_f23_batches_are_the_same_for_any_workers(make_voc: Callable[..., Path])
 def test_a_mask_that_does_not_fit_is_refused(make_voc: Callable[..., Path]) -> None:
     root = make_voc(count=2)
     pair = Pair("a", root / "JPEGImages/train_0.png", root / "SegmentationClass/train_1.png")
-    with pytest.raises(DataFault, match="mask is 40 x 33, its image 24 x 31; save the mask as"):
+    with pytest.raises(DataError, match="mask is 40 x 33, its image 24 x 31; save the mask as"):
         list(whole_pairs([pair], LabelSpace(("background", "red", "green")), 0))
 
 
@@ -120,10 +120,10 @@ def test_in_order_keeps_order_and_faults(workers: int) -> None:
 
     def fragile(x: int) -> int:
         if x == 7:
-            raise DataFault("seven")
+            raise DataError("seven")
         return x
 
     found = in_order(fragile, range(50), workers)
     assert [next(found) for _ in range(7)] == list(range(7))
-    with pytest.raises(DataFault, match="seven"):
+    with pytest.raises(DataError, match="seven"):
         next(found)

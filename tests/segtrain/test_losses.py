@@ -1,4 +1,4 @@
-"""Losses: equal to their twins, nothing where nothing is labelled, the same however a batch is split."""
+"""Losses: equal to their oracles, nothing where nothing is labelled, the same however a batch is split."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from segtrain.losses import GROUPS, PixelLoss
-from tests.twins import losses as twins
+from tests.oracles import losses as oracles
 
 NAMES = sorted(GROUPS)
 
@@ -17,7 +17,7 @@ def a_batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     logits = 3 * torch.randn(3, 4, 5, 6, generator=generator)
     labels = torch.randint(0, 4, (3, 5, 6), generator=generator)
     labels[torch.rand(labels.shape, generator=generator) < 0.3] = 255
-    labels[1] = torch.where(labels[1] == 255, 255, 0)  # one picture of background alone
+    labels[1] = torch.where(labels[1] == 255, 255, 0)  # one image of background alone
     return logits, labels
 
 
@@ -27,9 +27,9 @@ def value(loss: PixelLoss, logits: torch.Tensor, labels: torch.Tensor) -> torch.
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("name", NAMES)
-def test_equals_its_twin(name: str, smoothing: float) -> None:
+def test_equals_its_oracle(name: str, smoothing: float) -> None:
     logits, labels = a_batch()
-    expected = getattr(twins, name)(logits.double().numpy(), labels.numpy(), smoothing)
+    expected = getattr(oracles, name)(logits.double().numpy(), labels.numpy(), smoothing)
     found = value(PixelLoss(name, smoothing), logits, labels)
     assert expected > 1, "a loss near 0 would show little"
     np.testing.assert_allclose(found.item(), expected, rtol=2e-6)  # float32 sums over 63 pixels

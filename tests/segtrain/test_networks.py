@@ -7,7 +7,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pseudolabel import weights
-from pseudolabel.errors import UsageFault
+from pseudolabel.errors import UsageError
 from segtrain.networks import STRIDE, Architecture, SegmentationNetwork
 
 SMALL = Architecture("deeplabv3plus", "tu-test_efficientnet", 16, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
@@ -18,7 +18,7 @@ def a_network(**options: bool) -> SegmentationNetwork:
     return SegmentationNetwork(SMALL, 3, **options)
 
 
-def pictures(count: int, height: int, width: int) -> torch.Tensor:
+def images(count: int, height: int, width: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(height * 7919 + width)
     return torch.randint(0, 256, (count, 3, height, width), generator=generator, dtype=torch.uint8)
 
@@ -28,14 +28,14 @@ def pictures(count: int, height: int, width: int) -> torch.Tensor:
 def test_f7_output_has_the_size_of_the_input(height: int, width: int) -> None:
     network = a_network().eval()
     with torch.inference_mode():
-        logits = network(pictures(1, height, width))
+        logits = network(images(1, height, width))
     assert logits.shape == (1, 3, height, width)
     assert torch.isfinite(logits).all()
 
 
 def test_normalises_pads_and_cuts_back() -> None:
     network = a_network().eval()
-    image = pictures(2, 30, 45)
+    image = images(2, 30, 45)
     mean = torch.tensor(SMALL.mean).view(1, 3, 1, 1)
     std = torch.tensor(SMALL.std).view(1, 3, 1, 1)
     padded = torch.zeros(2, 3, 32, 48)
@@ -45,14 +45,14 @@ def test_normalises_pads_and_cuts_back() -> None:
         expected = network.network(padded)[:, :, :30, :45]
         torch.testing.assert_close(network(image), expected, rtol=1e-4, atol=1e-5)
         moved = network(image.roll(5, dims=3))
-    assert not torch.allclose(moved, expected, atol=1e-3), "the network must look at the picture"
+    assert not torch.allclose(moved, expected, atol=1e-3), "the network must look at the image"
 
 
 @pytest.mark.parametrize(("count", "side"), [(1, 16), (1, 32), (2, 16)])
 def test_f7_batch_norm_survives_a_single_value(count: int, side: int) -> None:
     network = a_network().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    network(pictures(count, side, side)).square().mean().backward()
+    network(images(count, side, side)).square().mean().backward()
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())
     after = network.state_dict()
     assert all(torch.isfinite(value).all() for value in after.values())
@@ -63,7 +63,7 @@ def test_f7_batch_norm_survives_a_single_value(count: int, side: int) -> None:
 def test_frozen_norm_keeps_the_encoders_statistics_alone() -> None:
     network = a_network(frozen_norm=True).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    network(pictures(2, 32, 32))
+    network(images(2, 32, 32))
     moved = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
     assert moved
     assert not {name for name in moved if name.startswith("network.encoder.")}
@@ -91,5 +91,5 @@ def test_encoder_takes_the_packages_weights() -> None:
 
 
 def test_an_unknown_encoder_is_refused() -> None:
-    with pytest.raises(UsageFault, match=r"network.encoder: 'tu-nonsense' does not make a deeplabv3plus"):
+    with pytest.raises(UsageError, match=r"network.encoder: 'tu-nonsense' does not make a deeplabv3plus"):
         SegmentationNetwork(Architecture("deeplabv3plus", "tu-nonsense", 16, (0, 0, 0), (1, 1, 1)), 2)

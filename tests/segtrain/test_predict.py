@@ -1,4 +1,4 @@
-"""Prediction and score: every picture once, at its own size; a score is what the masks say."""
+"""Prediction and score: every image once, at its own size; a score is what the masks say."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 import segtrain
-from pseudolabel import images, masks, storage
-from pseudolabel.errors import DataFault, UsageFault
+from pseudolabel import images, masks
+from pseudolabel.errors import DataError, UsageError
+from pseudolabel.runs import disk
 from segtrain import scoring
 from segtrain.networks import SegmentationNetwork
 
@@ -25,13 +26,13 @@ def predict(run: Path, source: Any, out: Path, **options: Any) -> dict[str, Any]
 def test_f24_the_score_is_what_the_predicted_masks_say(trained: tuple[Path, Path], tmp_path: Path) -> None:
     run, root = trained
     found = segtrain.evaluate(run, device="cpu", workers=0, quiet=True)
-    assert found == storage.read_json(run / "evaluation.json")
-    pictures = [root / "JPEGImages" / f"val_{index}.png" for index in range(4)]
-    predict(run, pictures, tmp_path / "out")
+    assert found == disk.read_json(run / "evaluation.json")
+    images = [root / "JPEGImages" / f"val_{index}.png" for index in range(4)]
+    predict(run, images, tmp_path / "out")
     matrix = np.zeros((3, 3), np.int64)
-    for picture in pictures:
-        truth = masks.read_mask(root / "SegmentationClass" / picture.name)
-        guess = masks.read_mask(tmp_path / "out" / picture.name)
+    for image in images:
+        truth = masks.read_mask(root / "SegmentationClass" / image.name)
+        guess = masks.read_mask(tmp_path / "out" / image.name)
         for y, x in np.ndindex(truth.shape):
             if truth[y, x] != 255:
                 matrix[truth[y, x], guess[y, x]] += 1
@@ -54,16 +55,16 @@ def test_f24_the_score_is_what_the_predicted_masks_say(trained: tuple[Path, Path
     assert other["confusion"] != found["confusion"]
 
 
-def test_pictures_are_shown_to_the_network_at_their_own_size(
+def test_images_are_shown_to_the_network_at_their_own_size(
     trained: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, root = trained
     seen: list[tuple[int, ...]] = []
     genuine = SegmentationNetwork.forward
 
-    def forward(network: SegmentationNetwork, pictures: torch.Tensor) -> torch.Tensor:
-        seen.append(tuple(pictures.shape[-2:]))
-        return genuine(network, pictures)
+    def forward(network: SegmentationNetwork, input_images: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(input_images.shape[-2:]))
+        return genuine(network, input_images)
 
     monkeypatch.setattr(SegmentationNetwork, "forward", forward)
     segtrain.evaluate(run, device="cpu", workers=0, quiet=True)
@@ -88,7 +89,7 @@ def test_a_partial_score_is_no_score(trained: tuple[Path, Path], monkeypatch: py
     genuine = scoring.whole_pairs
     monkeypatch.setattr(scoring, "whole_pairs", lambda pairs, *rest: list(genuine(pairs, *rest))[:-1])
     (run / "evaluation.json").unlink(missing_ok=True)
-    with pytest.raises(DataFault, match="3 of 4 pictures were scored"):
+    with pytest.raises(DataError, match="3 of 4 images were scored"):
         segtrain.evaluate(run, device="cpu", workers=0, quiet=True)
     assert not (run / "evaluation.json").exists()
 
@@ -96,21 +97,21 @@ def test_a_partial_score_is_no_score(trained: tuple[Path, Path], monkeypatch: py
 def test_f12_data_of_other_classes_are_refused(trained: tuple[Path, Path]) -> None:
     run, root = trained
     (root / "classes.txt").write_text("background\ngreen\nred\n")
-    with pytest.raises(DataFault, match="first difference: id 1 is 'red', wanted 'green'"):
+    with pytest.raises(DataError, match="first difference: id 1 is 'red', wanted 'green'"):
         segtrain.evaluate(run, device="cpu", workers=0, quiet=True)
 
 
 def test_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageFault, match=r"no run of `seg train` \(no recipe.yaml\)"):
+    with pytest.raises(UsageError, match=r"no run of `seg train` \(no recipe.yaml\)"):
         segtrain.evaluate(tmp_path)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 70), (1, 300), (31, 33), (65, 16)])
-def test_f7_a_mask_has_the_size_of_its_picture(
+def test_f7_a_mask_has_the_size_of_its_image(
     size: tuple[int, int], trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    images.write_picture(tmp_path / "in" / "a.png", picture)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    images.write_image(tmp_path / "in" / "a.png", image)
     predict(trained[0], tmp_path / "in", tmp_path / "out")
     file = tmp_path / "out" / "a.png"
     assert masks.read_mask(file).shape == size
@@ -119,7 +120,7 @@ def test_f7_a_mask_has_the_size_of_its_picture(
         assert opened.getpalette() == masks.PALETTE.ravel().tolist()
 
 
-def test_f5_a_turned_picture_gives_a_turned_mask(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_f5_a_turned_image_gives_a_turned_mask(trained: tuple[Path, Path], tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -132,7 +133,7 @@ def test_f5_a_turned_picture_gives_a_turned_mask(trained: tuple[Path, Path], tmp
     np.testing.assert_array_equal(turned, masks.read_mask(tmp_path / "out" / "upright.png"))
 
 
-def test_f4_goes_on_past_a_broken_picture(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_f4_goes_on_past_a_broken_image(trained: tuple[Path, Path], tmp_path: Path) -> None:
     run, root = trained
     broken = root / "JPEGImages" / "val_1.png"
     whole = broken.read_bytes()
@@ -142,7 +143,7 @@ def test_f4_goes_on_past_a_broken_picture(trained: tuple[Path, Path], tmp_path: 
     assert [row["file"] for row in found["problems"]] == ["val_1.png"]
     assert not (tmp_path / "out" / "val_1.png").exists()
     assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == 7
-    with pytest.raises(DataFault, match=r"val_1\.png"):
+    with pytest.raises(DataError, match=r"val_1\.png"):
         predict(run, root / "JPEGImages", tmp_path / "other", on_bad="stop")
     broken.write_bytes(whole)
     kept = (tmp_path / "out" / "val_0.png").stat().st_mtime_ns
@@ -151,25 +152,25 @@ def test_f4_goes_on_past_a_broken_picture(trained: tuple[Path, Path], tmp_path: 
     assert (tmp_path / "out" / "val_0.png").stat().st_mtime_ns == kept, "what is finished is not done again"
 
 
-def test_a_changed_picture_is_done_again(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_changed_image_is_done_again(trained: tuple[Path, Path], tmp_path: Path) -> None:
     run, root = trained
     predict(run, root / "JPEGImages", tmp_path / "out")
-    images.write_picture(root / "JPEGImages" / "val_0.png", np.zeros((9, 9, 3), np.uint8))
+    images.write_image(root / "JPEGImages" / "val_0.png", np.zeros((9, 9, 3), np.uint8))
     predict(run, root / "JPEGImages", tmp_path / "out")
     assert masks.read_mask(tmp_path / "out" / "val_0.png").shape == (9, 9)
 
 
-def test_f8_pictures_that_would_share_a_mask_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_f8_images_that_would_share_a_mask_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
     for name in ("a.png", "A.jpg"):
-        images.write_picture(tmp_path / "in" / name, np.zeros((9, 9, 3), np.uint8))
-    with pytest.raises(DataFault, match="would share the mask"):
+        images.write_image(tmp_path / "in" / name, np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(DataError, match="would share the mask"):
         predict(trained[0], tmp_path / "in", tmp_path / "out")
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataFault, match="holds no picture"):
+    with pytest.raises(DataError, match="holds no image"):
         predict(trained[0], tmp_path / "none", tmp_path / "out")
 
 
-def test_a_list_file_names_pictures_beside_it(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_list_file_names_images_beside_it(trained: tuple[Path, Path], tmp_path: Path) -> None:
     run, root = trained
     (root / "list.txt").write_text("JPEGImages/val_2.png\n\nJPEGImages/train_0.png\n")
     assert predict(run, root / "list.txt", tmp_path / "out")["done"] == 2

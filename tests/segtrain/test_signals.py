@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pseudolabel import storage
+from pseudolabel.runs import disk
 from pseudolabel.training.checkpoint import load_state
 from segtrain.checkpoint import locate
 
@@ -56,4 +56,4 @@ def test_f22_signals_at_any_moment_lose_nothing(
         _, told = process.communicate(timeout=600)
         assert process.returncode == 0, told
     for name in ("checkpoints/last.safetensors", "metrics.jsonl", "MODEL_CARD.md"):
-        assert storage.sha256_file(tmp_path / "run" / name) == storage.sha256_file(tmp_path / "whole" / name)
+        assert disk.sha256_file(tmp_path / "run" / name) == disk.sha256_file(tmp_path / "whole" / name)

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import segtrain
-from pseudolabel import console, masks, storage
-from pseudolabel.errors import DataFault, Interrupted, NumericFault, UsageFault
+from pseudolabel import console, masks
+from pseudolabel.errors import DataError, Interrupted, NumericError, UsageError
+from pseudolabel.runs import disk, writing
 from pseudolabel.training.checkpoint import load_state
 from segtrain import loop
 from segtrain.loop import Learner
@@ -57,7 +58,7 @@ def train(recipe: dict[str, Any], out: Path, **options: Any) -> dict[str, Any]:
 
 def digests(run: Path, *names: str) -> dict[str, str]:
     names = names or ("checkpoints/last.safetensors", "checkpoints/best.safetensors", "metrics.jsonl")
-    return {name: storage.sha256_file(run / name) for name in (*names, "MODEL_CARD.md", "curves.png")}
+    return {name: disk.sha256_file(run / name) for name in (*names, "MODEL_CARD.md", "curves.png")}
 
 
 def test_f23_cut_at_every_step_gives_the_same_bytes(
@@ -109,7 +110,7 @@ def test_f23_more_epochs_extend_and_fewer_are_refused(
     longer = train(recipe_of(root, schedule={"epochs": 2}), tmp_path / "run")
     assert longer["epochs"] == 2
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
-    with pytest.raises(UsageFault, match="has 2 epochs, the recipe 1"):
+    with pytest.raises(UsageError, match="has 2 epochs, the recipe 1"):
         train(recipe_of(root, schedule={"epochs": 1}), tmp_path / "run")
 
 
@@ -117,7 +118,7 @@ def test_f23_more_epochs_extend_and_fewer_are_refused(
     ("change", "told"),
     [
         ({"seed": 1}, "recipe.seed: 0 -> 1"),
-        ({"optimiser": {"lr": 0.01}}, "recipe.optimiser.lr: 0.005 -> 0.01"),
+        ({"optimizer": {"lr": 0.01}}, "recipe.optimizer.lr: 0.005 -> 0.01"),
         ({"augmentation": {"flip": False}}, "recipe.augmentation.flip: True -> False"),
     ],
 )
@@ -127,7 +128,7 @@ def test_f21_another_recipe_is_refused_with_the_difference(
     root = make_voc(count=2)
     train(recipe_of(root, schedule={"epochs": 1}), tmp_path / "run")
     before = digests(tmp_path / "run", "checkpoints/last.safetensors")
-    with pytest.raises(UsageFault, match=told):
+    with pytest.raises(UsageError, match=told):
         train(recipe_of(root, **{"schedule": {"epochs": 1}, **change}), tmp_path / "run")
     assert digests(tmp_path / "run", "checkpoints/last.safetensors") == before
 
@@ -139,12 +140,12 @@ def test_f21_other_masks_are_another_configuration(make_voc: Make, recipe_of: Re
     mask = masks.read_mask(root / "SegmentationClass" / "train_0.png")
     mask[5, 5] = 2 - mask[5, 5]
     masks.write_mask(root / "SegmentationClass" / "train_0.png", mask)
-    with pytest.raises(UsageFault, match="inputs: "):
+    with pytest.raises(UsageError, match="inputs: "):
         train(recipe, tmp_path / "run")
 
 
 @pytest.mark.parametrize(("count", "batch", "steps"), [(1, 4, 1), (2, 4, 1), (5, 4, 1), (6, 4, 2), (3, 1, 3)])
-def test_f7_every_number_of_pictures_trains(
+def test_f7_every_number_of_images_trains(
     count: int, batch: int, steps: int, make_voc: Make, recipe_of: Recipe, tmp_path: Path
 ) -> None:
     root = make_voc(count=count, val=1, sizes=[(1, 1), (2, 70), (65, 3), (33, 31)])
@@ -160,7 +161,7 @@ def test_learns(make_voc: Make, recipe_of: Recipe, tmp_path: Path) -> None:
     recipe = recipe_of(
         root,
         schedule={"epochs": 12, "batch": 3, "validate_every": 12},
-        optimiser={"lr": 0.02},
+        optimizer={"lr": 0.02},
         validation={"split": "train"},
     )
     train(recipe, tmp_path / "run")
@@ -225,12 +226,12 @@ def test_f19_stop_keeps_the_last_good_checkpoint(
 ) -> None:
     recipe = recipe_of(make_voc(count=4), schedule={"epochs": 3, "batch": 2})
     Poison({3}, where).install(monkeypatch)
-    with pytest.raises(NumericFault, match=r"epoch 2, step 2: loss .*gradient norm .*learning rate .*train_"):
+    with pytest.raises(NumericError, match=r"epoch 2, step 2: loss .*gradient norm .*learning rate .*train_"):
         train(recipe, tmp_path / "run")
     tensors, meta = load_state(tmp_path / "run" / "checkpoints" / "last.safetensors")
     assert meta["position"]["epoch"] == 1
     assert all(torch.isfinite(value).all() for value in tensors.values() if value.is_floating_point())
-    rows = storage.read_json_lines(tmp_path / "run" / "problems.jsonl")
+    rows = disk.read_json_lines(tmp_path / "run" / "problems.jsonl")
     assert [row["code"] for row in rows] == ["loss_not_finite"]
     assert "train_" in rows[0]["file"]
 
@@ -253,7 +254,7 @@ def test_f19_skip_has_a_limit(
 ) -> None:
     recipe = recipe_of(make_voc(count=4), schedule={"epochs": 3, "batch": 2}, on_nan="skip")
     Poison({2, 4}, "loss").install(monkeypatch)
-    with pytest.raises(NumericFault, match="more than 1% of all steps skipped"):
+    with pytest.raises(NumericError, match="more than 1% of all steps skipped"):
         train(recipe, tmp_path / "run")
 
 
@@ -277,7 +278,7 @@ def test_f18_steps_of_255_are_counted_and_move_nothing_but_the_momentum(
             for group in learner.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * (1 - 1 / 3) ** 0.9
             torch.manual_seed(0)
-            learner.module(images)  # batch norm sees these pictures
+            learner.module(images)  # batch norm sees these images
             for parameter in learner.network.parameters():
                 parameter.grad = torch.zeros_like(parameter)
             learner.optimizer.step()
@@ -314,7 +315,7 @@ def test_f18_masks_of_255_are_counted_and_a_set_of_them_is_refused(
         root / "SegmentationClass" / "train_1.png",
         masks.read_mask(root / "SegmentationClass" / "train_1.png") * 0 + 255,
     )
-    with pytest.raises(DataFault, match="every pixel of every mask is 255"):
+    with pytest.raises(DataError, match="every pixel of every mask is 255"):
         train(recipe, tmp_path / "other")
 
 
@@ -334,7 +335,7 @@ def test_f17_a_mask_that_changes_while_training_stops_it(
         return genuine(learner, *args, **options)
 
     monkeypatch.setattr(Learner, "step", spoil)
-    with pytest.raises(DataFault, match=r"train_\d.png: mask is 7 x 3, its image"):
+    with pytest.raises(DataError, match=r"train_\d.png: mask is 7 x 3, its image"):
         train(recipe, tmp_path / "run")
     _, meta = load_state(tmp_path / "run" / "checkpoints" / "last.safetensors")
     assert meta["position"]["epoch"] == 1
@@ -346,12 +347,12 @@ def test_trains_on_a_folder_and_on_a_run(make_voc: Make, recipe_of: Recipe, tmp_
     folder = {**own, "masks": str(root / "SegmentationClass")}
     run = tmp_path / "generated"
     ids = ["train_0", "train_1"]
-    with storage.open_run(run, "generate", {"made": "by hand"}) as made:
+    with writing.open_run(run, "generate", {"made": "by hand"}) as made:
         for item in ids:
             data = (root / "SegmentationClass" / f"{item}.png").read_bytes()
-            storage.write_bytes(run / "masks" / f"{item}.png", data)
-            made.record({"id": item, "size": len(data), "sha256": storage.sha256_bytes(data)})
-        with pytest.raises(DataFault, match="is not finished; run the same `pl generate` again"):
+            disk.write_bytes(run / "masks" / f"{item}.png", data)
+            made.record({"id": item, "size": len(data), "sha256": disk.sha256_bytes(data)})
+        with pytest.raises(DataError, match="is not finished; run the same `pl generate` again"):
             train({**own, "masks": str(run)}, tmp_path / "early")
         made.finish(ids)
     outs = []
@@ -361,7 +362,7 @@ def test_trains_on_a_folder_and_on_a_run(make_voc: Make, recipe_of: Recipe, tmp_
     assert all(torch.equal(outs[0][name], other[name]) for other in outs[1:] for name in outs[0])
     masks.write_mask(run / "masks" / "train_1.png", masks.read_mask(run / "masks" / "train_1.png") * 0)
     with pytest.raises(
-        DataFault, match=r"train_1.png: differs from its line in the manifest; generate it again"
+        DataError, match=r"train_1.png: differs from its line in the manifest; generate it again"
     ):
         train({**own, "masks": str(run)}, tmp_path / "spoilt")
 

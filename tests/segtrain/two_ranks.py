@@ -18,17 +18,17 @@ from segtrain.runtime import launch
 
 
 def a_step(rank: int | None) -> Learner:
-    """One step of a learner on its rank's share of four pictures; None takes all of them."""
+    """One step of a learner on its rank's share of four images; None takes all of them."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = SegmentationNetwork(
         Architecture("deeplabv3plus", "tu-test_efficientnet", 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), 3
     )
-    optimiser = torch.optim.SGD(network.groups(0.01, 10), momentum=0.9)
-    for group in optimiser.param_groups:
+    optimizer = torch.optim.SGD(network.groups(0.01, 10), momentum=0.9)
+    for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     fabric = launch("cpu", "float32")
-    module, wrapped = fabric.setup(network, optimiser)
+    module, wrapped = fabric.setup(network, optimizer)
     module.eval()
     learner = Learner(
         fabric, network, module, wrapped, PixelLoss(), Plan(seed=0, epochs=1, batch=4, clip=0.5)
@@ -36,7 +36,7 @@ def a_step(rank: int | None) -> Learner:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 3, (4, 32, 32), generator=generator, dtype=torch.uint8)
-    labels[1::2] = 255  # the pictures of the second rank
+    labels[1::2] = 255  # the images of the second rank
     share = slice(None) if rank is None else slice(rank, None, 2)
     loss, norm, outcome = learner.step(images[share], labels[share], number=0, total=2)
     assert outcome == "done"

@@ -1,4 +1,4 @@
-"""Average precision against its twin, by hand, and with ties."""
+"""Average precision against its oracle, by hand, and with ties."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pseudolabel.classifier.average_precision import average_precision
-from tests.twins import classifier as twins
+from tests.oracles import classifier as oracles
 
 pairs = st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=1, max_size=30)
 
 
 @settings(max_examples=200, deadline=None)
 @given(pairs)
-def test_equals_its_twin_and_order_does_not_matter(rows: list[tuple[int, bool]]) -> None:
+def test_equals_its_oracle_and_order_does_not_matter(rows: list[tuple[int, bool]]) -> None:
     scores, present = np.array([s for s, _ in rows], np.float32), np.array([p for _, p in rows])
-    expected = twins.average_precision(scores, present)
+    expected = oracles.average_precision(scores, present)
     for order in (slice(None), slice(None, None, -1)):
         found = average_precision(scores[order], present[order])
         assert found == (None if expected is None else pytest.approx(expected, abs=1e-12))

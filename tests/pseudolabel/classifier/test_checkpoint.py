@@ -12,11 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pseudolabel import storage
 from pseudolabel.classifier.checkpoint import FILE, load_classifier, save_classifier
 from pseudolabel.classifier.network import Classifier
-from pseudolabel.errors import DataFault, NumericFault
+from pseudolabel.errors import DataError, NumericError
 from pseudolabel.records import LabelSpace
+from pseudolabel.runs import disk
 
 SPACE = LabelSpace(("background", "cat", "dog", "cow"))
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
@@ -52,7 +52,7 @@ def test_comes_back(run: Path, network: Classifier) -> None:
     assert (loaded.space, loaded.mean, loaded.std) == (SPACE, MEAN, STD)
     assert (loaded.backbone, loaded.output_stride) == ("test_resnet", 16)
     assert (loaded.recipe, loaded.fingerprint) == ({"seed": 4}, "abc")
-    assert loaded.sha256 == storage.sha256_file(run / FILE)
+    assert loaded.sha256 == disk.sha256_file(run / FILE)
     assert not loaded.network.training
     images = torch.randn(1, 3, 32, 48)
     with torch.no_grad():
@@ -124,7 +124,7 @@ def drop_key(key: str) -> Change:
     ],
 )
 def test_refused(run: Path, change: Change, told: str) -> None:
-    with pytest.raises(DataFault, match=told):
+    with pytest.raises(DataError, match=told):
         load_classifier(changed(run, change))
 
 
@@ -137,7 +137,7 @@ def test_refused(run: Path, change: Change, told: str) -> None:
     ],
 )
 def test_other_classes_than_expected(run: Path, names: tuple[str, ...], told: str) -> None:
-    with pytest.raises(DataFault, match=told) as caught:
+    with pytest.raises(DataError, match=told) as caught:
         load_classifier(run, expect=LabelSpace(names))
     assert ", ".join(SPACE.names) in str(caught.value)
     assert ", ".join(names) in str(caught.value)
@@ -147,12 +147,12 @@ def test_damaged(run: Path) -> None:
     whole = (run / FILE).read_bytes()
     for data in (whole[:-100], whole[:50], b"", b"\xff" * 100):
         (run / FILE).write_bytes(data)
-        with pytest.raises(DataFault, match=r"classifier.safetensors: damaged \("):
+        with pytest.raises(DataError, match=r"classifier.safetensors: damaged \("):
             load_classifier(run)
 
 
 def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(DataFault, match="no such classifier; train one with `pl train"):
+    with pytest.raises(DataError, match="no such classifier; train one with `pl train"):
         load_classifier(tmp_path)
 
 
@@ -160,6 +160,6 @@ def test_what_is_not_finite_is_never_written(run: Path, network: Classifier) -> 
     before = (run / FILE).read_bytes()
     with torch.no_grad():
         network.head.weight[0, 0] = float("nan")
-    with pytest.raises(NumericFault, match=r"head.weight is not finite"):
+    with pytest.raises(NumericError, match=r"head.weight is not finite"):
         save_classifier(run / FILE, network, SPACE, MEAN, STD, {}, "abc")
     assert (run / FILE).read_bytes() == before

@@ -8,7 +8,7 @@ import pytest
 
 import pseudolabel._torchvision  # noqa: F401
 from pseudolabel.classifier.class_map import ClassMap, mapped, read_class_map
-from pseudolabel.errors import DataFault, UsageFault
+from pseudolabel.errors import DataError, UsageError
 from pseudolabel.records import LabelSpace
 
 SHIPPED = Path(__file__).parents[3] / "configs/voc/imagenet.yaml"
@@ -49,7 +49,7 @@ def describe(number: int) -> str:
 
 
 def test_shipped_map_names_all_of_voc_but_person() -> None:
-    from pseudolabel.data._layout import VOC
+    from pseudolabel.readers._layout import VOC
 
     found = read_class_map(SHIPPED)
     assert list(found.ids) == [name for name in VOC[1:] if name != "person"]
@@ -103,13 +103,13 @@ REFUSED = {
 @pytest.mark.parametrize("text", REFUSED)
 def test_f11_faults_are_told_with_their_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "m.yaml").write_text(text)
-    with pytest.raises(UsageFault, match=REFUSED[text]) as caught:
+    with pytest.raises(UsageError, match=REFUSED[text]) as caught:
         read_class_map(tmp_path / "m.yaml")
     assert "\n" not in str(caught.value)
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageFault, match=r"none\.yaml: cannot read the class map"):
+    with pytest.raises(UsageError, match=r"none\.yaml: cannot read the class map"):
         read_class_map(tmp_path / "none.yaml")
 
 
@@ -128,14 +128,14 @@ def test_without_a_class_list_the_map_has_one() -> None:
 def test_f13_names_without_an_id_are_all_named() -> None:
     space = LabelSpace((*SPACE.names, "table"))
     with pytest.raises(
-        DataFault, match=r"m.yaml: no ImageNet id for person, table;.*leave_out: \[person, table\]"
+        DataError, match=r"m.yaml: no ImageNet id for person, table;.*leave_out: \[person, table\]"
     ):
         mapped(MAP, space)
-    with pytest.raises(DataFault, match=r"no ImageNet id for person;.*leave_out: \[table, person\]"):
+    with pytest.raises(DataError, match=r"no ImageNet id for person;.*leave_out: \[table, person\]"):
         mapped(MAP, space, ["table"])
     with pytest.raises(
-        DataFault, match="leave_out: 'persn' is not a class of the data; did you mean 'person'"
+        DataError, match="leave_out: 'persn' is not a class of the data; did you mean 'person'"
     ):
         mapped(MAP, SPACE, ["persn"])
-    with pytest.raises(DataFault, match="no class is left"):
+    with pytest.raises(DataError, match="no class is left"):
         mapped(MAP, SPACE, ["person", "cat", "dog"])

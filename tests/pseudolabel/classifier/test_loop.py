@@ -1,4 +1,4 @@
-"""A step of the training loop against a twin that knows the gradient by hand."""
+"""A step of the training loop against an oracle that knows the gradient by hand."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 
 from pseudolabel.classifier import loop
 from pseudolabel.classifier.network import Classifier
+from pseudolabel.recipes.schema import TrainRecipe
 from pseudolabel.records import ImageRecord
-from pseudolabel.schema import TrainRecipe
-from tests.twins import classifier as twins
+from tests.oracles import classifier as oracles
 
 RECIPE = {
     "data": {"reader": "voc", "root": "nowhere"},
     "network": {"backbone": "test_resnet", "weights": "none"},
-    "optimiser": {"lr": 0.02, "head_factor": 10, "momentum": 0.9, "weight_decay": 0.01, "clip": 0.05},
+    "optimizer": {"lr": 0.02, "head_factor": 10, "momentum": 0.9, "weight_decay": 0.01, "clip": 0.05},
     "schedule": {"epochs": 2, "batch": 4},
 }
 
@@ -34,7 +34,7 @@ def test_a_last_batch_of_one_joins_the_one_before() -> None:
     assert [loop.steps_of(count, 4) for count in (1, 4, 5, 6, 8, 9)] == [1, 1, 1, 2, 2, 2]
 
 
-def test_steps_equal_their_twin() -> None:
+def test_steps_equal_their_oracle() -> None:
     """Head only (everything else still), two steps: loss, clipping, decay, momentum, rates by hand."""
     chosen = TrainRecipe.model_validate_json(json.dumps(RECIPE))
     torch.manual_seed(0)
@@ -57,9 +57,9 @@ def test_steps_equal_their_twin() -> None:
 
     start = network.head.weight.detach().double().numpy().copy()
     rates = [0.02, 0.02 * (1 - 1 / 6) ** 0.9]
-    expected = twins.sgd([start], gradients, [[10 * rate] for rate in rates], 0.9, 0.01, 0.05)
+    expected = oracles.sgd([start], gradients, [[10 * rate] for rate in rates], 0.9, 0.01, 0.05)
     around: Any = type("Around", (), {"device": torch.device("cpu"), "problem": print})
-    first = twins.soft_margin(pooled @ start.T, targets)
+    first = oracles.soft_margin(pooled @ start.T, targets)
     course = loop.Course()
     found = [loop._step(training, course, images, records, chosen, rate, 0, around) for rate in rates]
     assert found[0] == pytest.approx(first, rel=1e-5)

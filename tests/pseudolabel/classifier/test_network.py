@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pseudolabel.classifier.network import Classifier
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
 
 TINY = "test_resnet"
 
@@ -52,9 +52,9 @@ def test_lite0_gives_its_last_activation() -> None:
         (
             "test_maxvit",
             32,
-            "does not take pictures of any size .96 x 160: .*; take another network, such as",
+            "does not take images of any size .96 x 160: .*; take another network, such as",
         ),
-        ("test_vit_relpos", 16, "does not take pictures of any size"),
+        ("test_vit_relpos", 16, "does not take images of any size"),
         ("test_vit", 32, "has 16 and cannot be made 32; write 16"),
         ("torchvision/resnet51", 32, "'resnet51' is not a classifier of torchvision; did you mean 'resnet"),
         ("torchvision/mobilenet_v2", 16, "has 32 and cannot be made 16; write 32"),
@@ -63,7 +63,7 @@ def test_lite0_gives_its_last_activation() -> None:
     ],
 )
 def test_refused(backbone: str, stride: int, told: str) -> None:
-    with pytest.raises(DataFault, match=told):
+    with pytest.raises(DataError, match=told):
         Classifier(backbone, 2, output_stride=stride)
 
 
@@ -103,16 +103,16 @@ def test_grid_of_a_layer() -> None:
     torch.testing.assert_close(network.grid(tokens[:, 1:], (32, 48)), found)  # before the class token came
     torch.testing.assert_close(network.grid(found, (32, 48)), found)
     for shape in ((1, 8, 64), (1, 2, 7, 16), (1, 64), (1, 6, 13, 2)):
-        with pytest.raises(DataFault, match=r"is no grid of features of a picture of 32 x 48; take another"):
+        with pytest.raises(DataError, match=r"is no grid of features of an image of 32 x 48; take another"):
             network.grid(torch.zeros(shape), (32, 48))
 
 
-def test_grid_of_an_odd_picture_has_a_last_cell_that_is_not_whole() -> None:
+def test_grid_of_an_odd_image_has_a_last_cell_that_is_not_whole() -> None:
     network = Classifier("test_mambaout", 2, output_stride=32).eval()
     values = torch.randn(1, 3, 5, 64)
     for size in ((96, 160), (70, 130), (96, 129)):
         torch.testing.assert_close(network.grid(values, size), values.movedim(3, 1))
-    with pytest.raises(DataFault, match="no grid"):
+    with pytest.raises(DataError, match="no grid"):
         network.grid(values, (96, 400))
 
 
@@ -156,7 +156,7 @@ def test_held_stem_of_a_transformer_is_its_patch_embedding() -> None:
     still = [name.split(".") for name, p in network.named_parameters() if not p.requires_grad]
     assert {parts[1] for parts in still} == {"cls_token", "pos_embed", "patch_embed", "blocks"}
     assert {parts[2] for parts in still if parts[1] == "blocks"} == {"0"}
-    with pytest.raises(DataFault, match=r"frozen_stem: .* does not say what its stem is; write false"):
+    with pytest.raises(DataError, match=r"frozen_stem: .* does not say what its stem is; write false"):
         Classifier("torchvision/resnet18", 2).hold_first(stem=True, stages=0)
 
 
@@ -190,8 +190,8 @@ def test_held_stages_end_where_they_are_said_to() -> None:
 )
 def test_grad_cam_is_cam_on_every_kind_of_backbone(backbone: str, stride: int) -> None:
     from pseudolabel import registry
-    from pseudolabel.maps._bound import build
-    from pseudolabel.maps._explained import Explained
+    from pseudolabel.explain.method import build
+    from pseudolabel.explain.model import Explained
     from pseudolabel.records import Targets
 
     torch.manual_seed(5)
@@ -199,8 +199,8 @@ def test_grad_cam_is_cam_on_every_kind_of_backbone(backbone: str, stride: int) -
     images, targets = torch.randn(2, 3, 70, 101), Targets((0, 0, 1), (1, 3, 2))
     values = {}
     for name in ("cam", "grad_cam"):
-        brick = registry.get("methods", name)
-        bound = build((brick, brick.params()))
+        component = registry.get("methods", name)
+        bound = build((component, component.params()))
         values[name] = bound.explain(model, images, targets, [(0, "a"), (0, "b")]).values
     cells = values["cam"][0, 0].numel()
     assert cells > 1

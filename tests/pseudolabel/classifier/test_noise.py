@@ -12,19 +12,19 @@ import torch
 
 from pseudolabel.classifier import validation
 from pseudolabel.classifier.noise import perturbed
-from pseudolabel.contracts.networks import pictures
+from pseudolabel.commands.train import _fingerprint
+from pseudolabel.contracts.networks import random_images
 from pseudolabel.draws import generator
+from pseudolabel.recipes.schema import Noise, TrainRecipe
 from pseudolabel.records import ImageRecord
-from pseudolabel.schema import Noise, TrainRecipe
-from pseudolabel.verbs.train import _fingerprint
 from tests.pseudolabel.classifier.test_loop import RECIPE
 
 KEYS = [(0, "noise", name, 0) for name in "abc"]
 BERNOULLI = Noise(kind="bernoulli", keep=0.9)
 
 
-def test_gaussian_is_a_share_of_each_pictures_range() -> None:
-    images = pictures(3, 80, 90) * torch.tensor([1.0, 5.0, 0.1]).view(3, 1, 1, 1)
+def test_gaussian_is_a_share_of_each_images_range() -> None:
+    images = random_images(3, 80, 90) * torch.tensor([1.0, 5.0, 0.1]).view(3, 1, 1, 1)
     added = perturbed(images, KEYS, Noise(kind="gaussian", sigma=0.2)) - images
     for image, noise, key in zip(images.numpy(), added.numpy(), KEYS, strict=True):
         spread = 0.2 * (image.max() - image.min())
@@ -36,7 +36,7 @@ def test_gaussian_is_a_share_of_each_pictures_range() -> None:
 
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_bernoulli_removes_pixels(per_channel: bool) -> None:
-    images = pictures(3, 80, 90)
+    images = random_images(3, 80, 90)
     found = perturbed(images, KEYS, Noise(kind="bernoulli", keep=0.7, per_channel=per_channel))
     kept = found != 0
     assert torch.equal(found[kept], images[kept])
@@ -46,13 +46,13 @@ def test_bernoulli_removes_pixels(per_channel: bool) -> None:
 
 
 @pytest.mark.parametrize("noise", [Noise(kind="gaussian"), BERNOULLI])
-def test_a_picture_does_not_depend_on_the_others(noise: Noise) -> None:
-    images = pictures()
+def test_a_image_does_not_depend_on_the_others(noise: Noise) -> None:
+    images = random_images()
     together = perturbed(images, KEYS, noise)
     assert torch.equal(together[[2, 0]], perturbed(images[[2, 0]], [KEYS[2], KEYS[0]], noise))
     other = [(0, "noise", "a", 1), *KEYS[1:]]
     assert not torch.equal(together[0], perturbed(images, other, noise)[0]), "an epoch draws its own"
-    assert torch.equal(images, pictures())
+    assert torch.equal(images, random_images())
 
 
 def test_validation_is_perturbed_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:

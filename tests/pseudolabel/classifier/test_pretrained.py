@@ -11,7 +11,7 @@ from torch import nn
 from pseudolabel.classifier._build import create
 from pseudolabel.classifier._cut import Cut
 from pseudolabel.classifier.pretrained import Pretrained, pretrained
-from pseudolabel.errors import DataFault, UsageFault
+from pseudolabel.errors import DataError, UsageError
 
 PICTURES = torch.randn(2, 3, 75, 112, generator=torch.Generator().manual_seed(0))
 
@@ -71,7 +71,7 @@ def test_a_head_of_zeros_is_not_taken_for_a_linear_one() -> None:
     whole = published("test_convnext")
     nn.init.zeros_(whole.head.fc.weight)  # type: ignore[union-attr, arg-type]
     nn.init.zeros_(whole.head.fc.bias)  # type: ignore[union-attr, arg-type]
-    with pytest.raises(DataFault, match="logits of 'test_convnext' depend on no grid"):
+    with pytest.raises(DataError, match="logits of 'test_convnext' depend on no grid"):
         Pretrained(whole, "test_convnext")
 
 
@@ -98,7 +98,7 @@ def test_a_cut_network_is_the_network() -> None:
 
 
 class Crooked(nn.Module):
-    """Its logits see the picture beside the features."""
+    """Its logits see the image beside the features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Crooked(nn.Module):
 
 
 class Fixed(nn.Module):
-    """Looks at the size of its picture, as vision transformers do."""
+    """Looks at the size of its image, as vision transformers do."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         assert images.shape[2] == 224
@@ -120,7 +120,7 @@ class Fixed(nn.Module):
 
 @pytest.mark.parametrize("model", [Fixed(), nn.Sequential(nn.Flatten(), nn.LazyLinear(3))])
 def test_what_cannot_be_cut_is_refused(model: nn.Module) -> None:
-    with pytest.raises(DataFault, match="'odd' has no grid of features that can be cut out; take another"):
+    with pytest.raises(DataError, match="'odd' has no grid of features that can be cut out; take another"):
         Cut(model, "odd", "classifier", headless=False)
 
 
@@ -146,16 +146,16 @@ class TestWeights:
     def test_without_the_head(self, tmp_path: Path) -> None:
         state = {n: t for n, t in published("test_resnet").state_dict().items() if not n.startswith("fc")}
         torch.save(state, tmp_path / "w.pth")
-        with pytest.raises(DataFault, match=r"w.pth: lacks 2 of \d+ tensors, first 'fc.weight'"):
+        with pytest.raises(DataError, match=r"w.pth: lacks 2 of \d+ tensors, first 'fc.weight'"):
             pretrained("test_resnet", str(tmp_path / "w.pth"))
 
     def test_another_stride(self, tmp_path: Path) -> None:
         torch.save(published("mobilenetv3_small_050").state_dict(), tmp_path / "w.pth")
-        with pytest.raises(DataFault, match="has 32 and cannot be made 16; write 32 or leave it out"):
+        with pytest.raises(DataError, match="has 32 and cannot be made 16; write 32 or leave it out"):
             pretrained("mobilenetv3_small_050", str(tmp_path / "w.pth"), output_stride=16)
 
     def test_no_package(self) -> None:
-        with pytest.raises(UsageFault, match="no package brings 'test_resnet'"):
+        with pytest.raises(UsageError, match="no package brings 'test_resnet'"):
             pretrained("test_resnet", "package")
 
     def test_package_with_its_head(self) -> None:

@@ -1,4 +1,4 @@
-"""Scores of a validation list: batches change nothing, figures by hand, a picture that fails ends it."""
+"""Scores of a validation list: batches change nothing, figures by hand, an image that fails ends it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from pseudolabel.classifier import validation
 from pseudolabel.classifier.network import Classifier
-from pseudolabel.errors import DataFault
+from pseudolabel.errors import DataError
 from pseudolabel.records import ImageRecord, LabelSpace
 
 VIEW = validation.View(
@@ -27,7 +27,7 @@ VIEW = validation.View(
 
 @pytest.fixture
 def records(tmp_path: Path) -> list[ImageRecord]:
-    """Seven pictures of two sizes, mixed."""
+    """Seven images of two sizes, mixed."""
     rng = np.random.default_rng(1)
     found = []
     for number in range(7):
@@ -48,7 +48,7 @@ def test_split_of_the_work_changes_nothing(network: Classifier, records: list[Im
     told: list[int] = []
     expected = validation.logits_of(network, records, VIEW, told.append)
     assert sum(told) == 7
-    assert np.ptp(expected, axis=0).min() > 1e-3  # the pictures differ
+    assert np.ptp(expected, axis=0).min() > 1e-3  # the images differ
     for batch, workers in ((1, 0), (2, 3), (7, 1)):
         view = replace(VIEW, batch=batch, workers=workers)
         found = validation.logits_of(network, records, view, told.append)
@@ -57,7 +57,7 @@ def test_split_of_the_work_changes_nothing(network: Classifier, records: list[Im
     np.testing.assert_allclose(backwards[::-1], expected, atol=1e-5)
 
 
-def test_whole_pictures_go_in_at_the_long_side(network: Classifier, records: list[ImageRecord]) -> None:
+def test_whole_images_go_in_at_the_long_side(network: Classifier, records: list[ImageRecord]) -> None:
     sizes: set[tuple[int, ...]] = set()
     features = network.features
 
@@ -88,8 +88,8 @@ def test_score_by_hand() -> None:
     assert many["common"]["classes"] == ["cat", "dog"]
 
 
-def test_a_picture_that_fails_ends_it(network: Classifier, records: list[ImageRecord]) -> None:
+def test_a_image_that_fails_ends_it(network: Classifier, records: list[ImageRecord]) -> None:
     whole = records[2].image.read_bytes()
     records[2].image.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataFault, match=r"2\.png"):
+    with pytest.raises(DataError, match=r"2\.png"):
         validation.logits_of(network, records, VIEW, lambda _: None)

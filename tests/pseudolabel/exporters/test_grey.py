@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import pseudolabel
-from pseudolabel import masks, registry, storage
-from pseudolabel.errors import DataFault, EnvironmentFault, UsageFault
+from pseudolabel import masks, registry
+from pseudolabel.errors import DataError, MachineError, UsageError
 from pseudolabel.records import LabelSpace
+from pseudolabel.runs import disk, writing
 
 NAMES = ("background", "cat", "dog")
 TRUE: dict[str, NDArray[np.uint8]] = {
@@ -24,12 +25,12 @@ TRUE: dict[str, NDArray[np.uint8]] = {
 
 
 def make_run(folder: Path, finish: bool = True) -> Path:
-    with storage.open_run(folder, "generate", {"recipe": 1}) as run:
-        storage.write_text(run.path / "classes.txt", "".join(f"{name}\n" for name in NAMES))
+    with writing.open_run(folder, "generate", {"recipe": 1}) as run:
+        disk.write_text(run.path / "classes.txt", "".join(f"{name}\n" for name in NAMES))
         for item, mask in TRUE.items():
             data = masks.encode_mask(mask)
-            storage.write_bytes(run.path / "masks" / f"{item}.png", data)
-            run.record({"id": item, "size": len(data), "sha256": storage.sha256_bytes(data)})
+            disk.write_bytes(run.path / "masks" / f"{item}.png", data)
+            run.record({"id": item, "size": len(data), "sha256": disk.sha256_bytes(data)})
         if finish:
             run.finish(list(TRUE))
     return folder
@@ -41,11 +42,11 @@ def test_masks_come_back_through_every_readers_call(tmp_path: Path) -> None:
     assert told["problems"] == 0
     for item, mask in TRUE.items():
         path = tmp_path / "out" / "masks" / f"{item}.png"
-        with Image.open(path) as picture:
-            assert picture.mode == "L"
-            assert (np.array(picture) == mask).all()
-            assert (np.array(picture.convert("L")) == mask).all()
-            assert (np.array(picture.convert("RGB"))[:, :, 0] == mask).all(), "as OpenCV's default reads it"
+        with Image.open(path) as image:
+            assert image.mode == "L"
+            assert (np.array(image) == mask).all()
+            assert (np.array(image.convert("L")) == mask).all()
+            assert (np.array(image.convert("RGB"))[:, :, 0] == mask).all(), "as OpenCV's default reads it"
         head = path.read_bytes()[24:26]
         assert head == b"\x08\x00", "8 bits, grey: minimal readers know nothing else"
     assert (tmp_path / "out" / "list.txt").read_bytes() == "2007_000032\nü b\n-x\n".encode()
@@ -65,48 +66,48 @@ def test_the_same_export_is_done_again_and_another_is_refused(tmp_path: Path) ->
     (tmp_path / "out" / "masks" / "-x.png").unlink()
     pseudolabel.export(run, tmp_path / "out", quiet=True)
     assert (tmp_path / "out" / "masks" / "-x.png").exists()
-    storage.write_text(run / "classes.txt", "background\nhorse\ncow\n")
+    disk.write_text(run / "classes.txt", "background\nhorse\ncow\n")
     with pytest.raises(
-        UsageFault, match=r"classes: \['background', 'cat', 'dog'\] -> \['background', 'horse'"
+        UsageError, match=r"classes: \['background', 'cat', 'dog'\] -> \['background', 'horse'"
     ):
         pseudolabel.export(run, tmp_path / "out", quiet=True)
     pseudolabel.export(run, tmp_path / "out", overwrite=True, quiet=True)
     assert (tmp_path / "out.old-1" / "about.json").exists()
     for place in (run, run / "inside"):
-        with pytest.raises(UsageFault, match="lies in the run"):
+        with pytest.raises(UsageError, match="lies in the run"):
             pseudolabel.export(run, place, quiet=True)
 
 
 def test_a_run_that_lacks_something_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataFault, match="is no folder"):
+    with pytest.raises(DataError, match="is no folder"):
         pseudolabel.export(tmp_path / "gone", tmp_path / "out", quiet=True)
-    with pytest.raises(UsageFault, match=r"'gray' is not known; did you mean 'grey'\?"):
+    with pytest.raises(UsageError, match=r"'gray' is not known; did you mean 'grey'\?"):
         pseudolabel.export(tmp_path / "gone", tmp_path / "out", to="gray", quiet=True)
-    with pytest.raises(DataFault, match="is not finished"):
+    with pytest.raises(DataError, match="is not finished"):
         pseudolabel.export(make_run(tmp_path / "half", finish=False), tmp_path / "out", quiet=True)
     run = make_run(tmp_path / "run")
     mask = run / "masks" / "-x.png"
     masks.write_mask(mask, TRUE["ü b"])
-    with pytest.raises(DataFault, match=r"-x\.png: has changed since the run made it"):
+    with pytest.raises(DataError, match=r"-x\.png: has changed since the run made it"):
         pseudolabel.export(run, tmp_path / "out", quiet=True)
     mask.unlink()
-    with pytest.raises(DataFault, match=r"-x\.png: is missing"):
+    with pytest.raises(DataError, match=r"-x\.png: is missing"):
         pseudolabel.export(run, tmp_path / "out2", quiet=True)
     (run / "classes.txt").unlink()
-    with pytest.raises(DataFault, match=r"classes\.txt: cannot be read"):
+    with pytest.raises(DataError, match=r"classes\.txt: cannot be read"):
         pseudolabel.export(run, tmp_path / "out3", quiet=True)
-    storage.write_text(run / storage.MANIFEST, '{"id": "a"}\n')
-    with pytest.raises(DataFault, match=r"manifest\.jsonl:1: is no manifest line"):
+    disk.write_text(run / writing.MANIFEST, '{"id": "a"}\n')
+    with pytest.raises(DataError, match=r"manifest\.jsonl:1: is no manifest line"):
         pseudolabel.export(run, tmp_path / "out3", quiet=True)
-    storage.write_text(run / storage.MANIFEST, "")
-    with pytest.raises(DataFault, match="lists no mask"):
+    disk.write_text(run / writing.MANIFEST, "")
+    with pytest.raises(DataError, match="lists no mask"):
         pseudolabel.export(run, tmp_path / "out3", quiet=True)
     assert not (tmp_path / "out3").exists()
 
 
 def test_problems_of_the_run_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "run")
-    storage.write_json_lines(run / storage.PROBLEMS, [{"file": "x.jpg", "code": "damaged"}])
+    disk.write_json_lines(run / writing.PROBLEMS, [{"file": "x.jpg", "code": "damaged"}])
     assert pseudolabel.export(run, tmp_path / "out", quiet=True)["problems"] == 1
     assert "names 1 problems" in capsys.readouterr().err
 
@@ -127,15 +128,15 @@ def test_problems_of_the_run_are_told(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_f8_ids_that_make_no_file_or_line_of_their_own(items: list[str], text: str, tmp_path: Path) -> None:
     grey = registry.get("exporters", "grey")
     mask = np.zeros((2, 2), np.uint8)
-    with pytest.raises((DataFault, EnvironmentFault), match=text):
+    with pytest.raises((DataError, MachineError), match=text):
         grey.run(((item, mask) for item in items), LabelSpace(NAMES), tmp_path / "out", grey.params())
     assert not (tmp_path / "out" / "list.txt").exists()
 
 
 def test_f17_values_and_names_that_do_not_fit(tmp_path: Path) -> None:
     grey = registry.get("exporters", "grey")
-    with pytest.raises(DataFault, match=r"mask holds 3 \(4 pixels\)"):
+    with pytest.raises(DataError, match=r"mask holds 3 \(4 pixels\)"):
         grey.run([("a", np.full((2, 2), 3, np.uint8))], LabelSpace(NAMES), tmp_path, grey.params())
-    with pytest.raises(DataFault, match="makes no line of a list"):
+    with pytest.raises(DataError, match="makes no line of a list"):
         grey.run([], LabelSpace(("background", "a\nb")), tmp_path, grey.params())
     assert not list(tmp_path.iterdir())

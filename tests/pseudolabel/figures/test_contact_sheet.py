@@ -1,4 +1,4 @@
-"""Contact sheets: every picture in its cell, whole, in its shape."""
+"""Contact sheets: every image in its cell, whole, in its shape."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def box(sheet: NDArray[np.uint8], colour: tuple[int, int, int]) -> tuple[int, in
     return int(top), int(left), int(height), int(width)
 
 
-def test_pictures_stand_in_their_cells_in_their_shape() -> None:
+def test_images_stand_in_their_cells_in_their_shape() -> None:
     red, green, blue = (200, 0, 0), (0, 180, 0), (0, 0, 220)
     rows = [[plain(40, 80, red), plain(80, 40, green)], [plain(10, 10, blue), None]]
     sheet = contact_sheet(rows, ["one", "two"], ["first", "second"], cell=60)
@@ -48,7 +48,7 @@ def test_heads_and_captions_are_written_and_cut_to_their_place() -> None:
         sheet = contact_sheet([[cell]], heads, captions, cell=50)
         assert sheet.shape == bare.shape
         assert (sheet != bare).any()
-        assert box(sheet, (200, 0, 0)) == box(bare, (200, 0, 0))  # no letter lies on a picture
+        assert box(sheet, (200, 0, 0)) == box(bare, (200, 0, 0))  # no letter lies on an image
         assert (sheet[:, -2:] == 255).all()  # nor beyond the sheet
 
 
@@ -79,7 +79,7 @@ def test_notes_stand_under_their_cells_and_an_empty_caption_takes_no_place() -> 
     [
         ([], ["a"], None, "nothing to show"),
         ([[None]], [], None, "nothing to show"),
-        ([[None]], ["a", "b"], None, "another number of pictures than 2 heads"),
+        ([[None]], ["a", "b"], None, "another number of images than 2 heads"),
         ([[None]], ["a"], ["b", "c"], "2 captions for 1 rows"),
     ],
 )

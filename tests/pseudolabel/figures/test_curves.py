@@ -14,16 +14,16 @@ def rows(**figures):
 
 
 @pytest.mark.parametrize("best", [None, 2])
-def test_is_a_picture(best):
+def test_is_an_image(best):
     found = rows(miou=[0.3, None, 0.5, 0.4], dr_recall=[None] * 4, fg_precision=[0.4, 0.5, 0.6, 0.7])
-    data = sweep_curves(found, best, "resolver.threshold", "18 images of val")
-    assert data == sweep_curves(found, best, "resolver.threshold", "18 images of val")
-    with Image.open(io.BytesIO(data)) as picture:
-        assert picture.size == (1280, 800)
-        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    data = sweep_curves(found, best, "background.threshold", "18 images of val")
+    assert data == sweep_curves(found, best, "background.threshold", "18 images of val")
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.size == (1280, 800)
+        pixels = np.asarray(image.convert("RGB")).astype(int)
     red = (np.abs(pixels - (0xC0, 0x39, 0x2B)).max(axis=2) < 30).sum()
     assert (red > 100) == (best is not None), "the best row is marked in red"
 
 
 def test_nothing_defined():
-    assert sweep_curves(rows(miou=[None] * 4), None, "resolver.threshold", "1 image")[:4] == b"\x89PNG"
+    assert sweep_curves(rows(miou=[None] * 4), None, "background.threshold", "1 image")[:4] == b"\x89PNG"

@@ -1,4 +1,4 @@
-"""Maps as colours over a grey picture."""
+"""Maps as colours over a grey image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_colours_rise_evenly_from_dark_to_light() -> None:
     assert np.diff(lightness).max() <= 3
 
 
-def test_values_get_their_colour_and_the_picture_its_share() -> None:
+def test_values_get_their_colour_and_the_image_its_share() -> None:
     rgb = np.full((1, 5, 3), (200, 100, 50), np.uint8)
     luma = (77 * 200 + 150 * 100 + 29 * 50 + 128) // 256
     assert (grey(rgb) == luma).all()
@@ -29,5 +29,5 @@ def test_values_get_their_colour_and_the_picture_its_share() -> None:
 
 
 def test_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"picture is \(2, 3\), its map \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"image is \(2, 3\), its map \(3, 2\)"):
         heat(np.zeros((2, 3, 3), np.uint8), np.zeros((3, 2), np.float32), 0, 1)

@@ -37,7 +37,7 @@ def test_each_kind_has_its_colour_and_the_rest_is_grey() -> None:
     for place, kind in enumerate(KIND):
         if kind is None:
             assert len(set(out[0, place].tolist())) == 1
-            assert out[0, place, 0] > 190  # paler than the picture
+            assert out[0, place, 0] > 190  # paler than the image
         else:
             wanted = 0.8 * np.array(COLOURS[kind]) + 0.2 * 120
             assert np.abs(out[0, place] - wanted).max() <= 0.5
@@ -66,5 +66,5 @@ def test_colours_are_told_apart_by_every_sight(sight: str) -> None:
 def test_other_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"mask is \(1, 10\), its truth \(10, 1\)"):
         kinds(MASK, TRUTH.T)
-    with pytest.raises(ValueError, match=r"picture is \(10, 1\), its mask \(1, 10\)"):
+    with pytest.raises(ValueError, match=r"image is \(10, 1\), its mask \(1, 10\)"):
         mistakes(np.zeros((10, 1, 3), np.uint8), MASK, TRUTH)

@@ -55,7 +55,7 @@ def test_inputs_stay_and_misfits_are_refused():
     before = rgb.copy()
     overlay(rgb, mask)
     np.testing.assert_array_equal(rgb, before)
-    with pytest.raises(ValueError, match="picture is"):
+    with pytest.raises(ValueError, match="image is"):
         overlay(rgb[1:], mask)
     with pytest.raises(ValueError, match="alpha"):
         overlay(rgb, mask, 1.5)

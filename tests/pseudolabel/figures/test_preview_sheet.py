@@ -1,4 +1,4 @@
-"""The sheet of a preview: every picture in its column, its mistakes coloured, names as plain text."""
+"""The sheet of a preview: every image in its column, its mistakes coloured, names as plain text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interval of mIoU over images: its twin, any order of images, no width without spread."""
+"""The interval of mIoU over images: its oracle, any order of images, no width without spread."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 
 from pseudolabel.metrics.bootstrap import miou_interval
 from pseudolabel.metrics.confusion import READINGS, figures
-from tests.twins import metrics as twins
+from tests.oracles import metrics as oracles
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +19,9 @@ def matrices():
 
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("classes", [None, (0, 2)])
-def test_equals_its_twin(matrices, reading, classes):
+def test_equals_its_oracle(matrices, reading, classes):
     found = miou_interval(matrices, draws=90, level=0.8, seed=3, reading=reading, average_over=classes)
-    wanted = twins.miou_interval(matrices, 90, 0.8, 3, reading, classes or range(3))
+    wanted = oracles.miou_interval(matrices, 90, 0.8, 3, reading, classes or range(3))
     assert found == pytest.approx(wanted, rel=1e-12)
     assert found[0] < figures(matrices.sum(axis=0), reading, average_over=classes).miou < found[1]
 

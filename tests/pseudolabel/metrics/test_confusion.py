@@ -1,4 +1,4 @@
-"""The confusion matrix and its figures: the worked example, the twin, absent classes, large counts."""
+"""The confusion matrix and its figures: the worked example, the oracle, absent classes, large counts."""
 
 import math
 import time
@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pseudolabel.errors import UsageFault
+from pseudolabel.errors import UsageError
 from pseudolabel.metrics import confusion as metrics
 from pseudolabel.metrics.confusion import READINGS, averaged_ids, by_region, confusion, figures
 from pseudolabel.metrics.regions import region_matrices
 from pseudolabel.records import LabelSpace
 from tests.golden.worked_example import ABSTAINING, PREDICTION, REGION, TRUTH
-from tests.twins import metrics as twins
+from tests.oracles import metrics as oracles
 
 
 def scores(prediction, reading="background", names=3, **options):
@@ -128,9 +128,9 @@ def test_unknown_class_in_average_over_is_refused():
     space = LabelSpace(("background", "horse", "sheep"))
     assert averaged_ids(space, ["sheep", "background", "sheep"]) == (0, 2)
     assert averaged_ids(space, None) is None
-    with pytest.raises(UsageFault, match="'shep' is not a class; did you mean 'sheep'"):
+    with pytest.raises(UsageError, match="'shep' is not a class; did you mean 'sheep'"):
         averaged_ids(space, ["background", "shep"])
-    with pytest.raises(UsageFault, match="no class is named"):
+    with pytest.raises(UsageError, match="no class is named"):
         averaged_ids(space, [])
 
 
@@ -142,18 +142,18 @@ pairs = st.tuples(st.integers(1, 6), st.integers(1, 6)).flatmap(
 
 @settings(max_examples=60, deadline=None)
 @given(pairs, st.sampled_from(READINGS))
-def test_equals_its_twin(masks, reading):
+def test_equals_its_oracle(masks, reading):
     truth, prediction = masks
     matrix = confusion(truth, prediction, 4)
     assert matrix.dtype == np.int64
-    assert matrix.tolist() == twins.confusion(truth, prediction, 4)
-    by_class, counted = twins.scored(truth, prediction, 4, reading)
+    assert matrix.tolist() == oracles.confusion(truth, prediction, 4)
+    by_class, counted = oracles.scored(truth, prediction, 4, reading)
     found = figures(matrix, reading)
     got = np.stack([found.iou, found.recall, found.precision], axis=1)
     np.testing.assert_allclose(got, np.array(by_class), rtol=1e-15)
     means = [found.miou, found.fg_recall, found.fg_precision]
-    wanted = [twins.nanmean(column) for column in zip(*by_class, strict=True)]
-    wanted[1:] = [twins.nanmean([row[k] for row in by_class[1:]]) for k in (1, 2)]
+    wanted = [oracles.nanmean(column) for column in zip(*by_class, strict=True)]
+    wanted[1:] = [oracles.nanmean([row[k] for row in by_class[1:]]) for k in (1, 2)]
     np.testing.assert_allclose(means, wanted, rtol=1e-14)
     hits = [p > 0 for t, p in counted if t > 0]
     np.testing.assert_allclose(found.fg_hit, sum(hits) / len(hits) if hits else math.nan)
@@ -170,7 +170,7 @@ def test_several_predictions_and_regions_are_counted_apart():
     for t, prediction in enumerate(predictions):
         for r in range(3):
             kept = np.where(region == r, truth, 255).astype(np.uint8)
-            assert counts[t, r].tolist() == twins.confusion(kept, prediction, 3)
+            assert counts[t, r].tolist() == oracles.confusion(kept, prediction, 3)
 
 
 def test_f24_images_in_any_order_and_any_grouping_give_the_same_figures():

@@ -1,4 +1,4 @@
-"""DR and NDR: the twin, the integer identity, the rule of a pixel's own class."""
+"""DR and NDR: the oracle, the integer identity, the rule of a pixel's own class."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pseudolabel.metrics.confusion import READINGS, figures, read
 from pseudolabel.metrics.regions import discriminative, part_matrices, region_matrices
-from tests.twins import metrics as twins
+from tests.oracles import metrics as oracles
 
 
 def scene(seed, shape=(7, 9)):
@@ -20,10 +20,10 @@ def scene(seed, shape=(7, 9)):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["own", "any"]), st.sampled_from([0.25, 0.5, 0.9]))
-def test_discriminative_equals_its_twin(seed, rule, threshold):
+def test_discriminative_equals_its_oracle(seed, rule, threshold):
     truth, _, maps = scene(seed)
     found = discriminative(truth, maps, (1, 3), threshold, rule)
-    np.testing.assert_array_equal(found, twins.discriminative(truth, maps, (1, 3), threshold, rule))
+    np.testing.assert_array_equal(found, oracles.discriminative(truth, maps, (1, 3), threshold, rule))
 
 
 def test_scenes_are_two_sided():
@@ -49,9 +49,9 @@ def test_dr_and_ndr_add_up_to_the_foreground_in_integers(seed, reading):
     truth, prediction, maps = scene(seed)
     region = discriminative(truth, maps, (1, 3))
     whole, dr, ndr = (m[0] for m in region_matrices(truth, prediction[None], region, 4))
-    assert whole.tolist() == twins.confusion(truth, prediction, 4)
-    assert dr.tolist() == twins.masked(truth, prediction, region, 4)
-    assert ndr.tolist() == twins.masked(truth, prediction, ~region, 4)
+    assert whole.tolist() == oracles.confusion(truth, prediction, 4)
+    assert dr.tolist() == oracles.masked(truth, prediction, region, 4)
+    assert ndr.tolist() == oracles.masked(truth, prediction, ~region, 4)
     taken, part, rest = (read(m, reading)[1:] for m in (whole, dr, ndr))
     np.testing.assert_array_equal(part + rest, taken)
     hits = [np.diagonal(m, offset=1) for m in (part, rest, taken)]
@@ -77,8 +77,8 @@ def test_parts_and_bodies_are_counted_apart():
     truth, prediction, _ = scene(5)
     parts = np.random.default_rng(99).choice([0, 1, 2, 255], size=truth.shape).astype(np.uint8)
     part, body = (m[0] for m in part_matrices(truth, prediction[None], parts, 4))
-    assert part.tolist() == twins.masked(truth, prediction, parts == 1, 4)
-    assert body.tolist() == twins.masked(truth, prediction, parts == 2, 4)
+    assert part.tolist() == oracles.masked(truth, prediction, parts == 1, 4)
+    assert body.tolist() == oracles.masked(truth, prediction, parts == 2, 4)
 
 
 def test_other_sizes_and_rules_are_refused():

@@ -19,7 +19,7 @@ def counted(scores: np.ndarray) -> np.ndarray:
     return rules.histogram(scores.reshape(1, 1, -1))
 
 
-def twins(scores: np.ndarray) -> dict[str, float]:
+def oracles(scores: np.ndarray) -> dict[str, float]:
     """The definitions, a cut at a time over the pixels themselves."""
     cuts = [cut / 1000 for cut in range(1, 1000) if 0 < (scores < cut / 1000).sum() < len(scores)]
     kept, apart = [], []
@@ -33,7 +33,7 @@ def twins(scores: np.ndarray) -> dict[str, float]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_histogram_rules_are_their_definitions(seed: int) -> None:
-    found, expected = rules.from_histogram(counted(pixels(seed))), twins(pixels(seed))
+    found, expected = rules.from_histogram(counted(pixels(seed))), oracles(pixels(seed))
     assert found.keys() == expected.keys() == set(rules.HISTOGRAM_RULES)
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=0.004), name  # bins of a thousandth
@@ -107,7 +107,7 @@ def test_edges_count_ranks_of_colour_steps_by_hand() -> None:
     np.testing.assert_allclose(found / rules.RANKS, [ranks[3], ranks[0], 0], atol=2e-6)
 
 
-def test_edges_of_a_flat_picture_say_nothing() -> None:
+def test_edges_of_a_flat_image_say_nothing() -> None:
     masks = stacked(disc(), [0.2, 0.5])
     assert not rules.edge_excess(masks, np.full((40, 50, 3), 77, np.uint8)).any()
     assert not rules.edge_excess(np.ones((2, 1, 1), np.uint8), np.zeros((1, 1, 3), np.uint8)).any()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pseudolabel.contracts.inputs import image as make_image
-from pseudolabel.errors import EnvironmentFault
+from pseudolabel.errors import MachineError
 from pseudolabel.superpixels import cache, slic
 from pseudolabel.superpixels.engine import Superpixels, kept_in, segments
 
@@ -53,8 +53,8 @@ def test_whatever_decides_the_labels_has_its_own_file(tmp_path: Path, monkeypatc
     other, turned = PICTURE.copy(), PICTURE.reshape(40, 30, 3)
     other[3, 3, 1] ^= 1
     with kept_in(tmp_path):
-        for picture in (PICTURE, other, turned):
-            segments(picture, Superpixels())
+        for image in (PICTURE, other, turned):
+            segments(image, Superpixels())
         for settings in ({"segments": 50}, {"compactness": 9.0}, {"sigma": 0.5}, {"engine": "felzenszwalb"}):
             segments(PICTURE, Superpixels(**settings))
         assert len(files(tmp_path)) == 7
@@ -93,5 +93,5 @@ def test_a_thread_does_not_inherit_the_folder(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("a file")
-    with kept_in(tmp_path / "kept"), pytest.raises(EnvironmentFault, match="kept"):
+    with kept_in(tmp_path / "kept"), pytest.raises(MachineError, match="kept"):
         segments(PICTURE, Superpixels())

@@ -13,10 +13,10 @@ import pytest
 import pseudolabel.superpixels
 from pseudolabel import registry
 from pseudolabel.contracts.inputs import image as make_image
-from pseudolabel.errors import EnvironmentFault
+from pseudolabel.errors import MachineError
 from pseudolabel.superpixels import _opencv
 from pseudolabel.superpixels.engine import NEEDS, Superpixels, segments
-from tests.twins import superpixels as twins
+from tests.oracles import superpixels as oracles
 
 ENGINES = get_args(Superpixels.model_fields["engine"].annotation)
 SHAPES = [(1, 1), (1, 7), (7, 1), (2, 2), (3, 500), (500, 2), (20, 30), (40, 61)]
@@ -38,41 +38,39 @@ def same_regions(one: np.ndarray, two: np.ndarray) -> bool:
 def test_every_file_is_an_engine_that_a_recipe_can_name() -> None:
     files = {file.stem for file in Path(pseudolabel.superpixels.__path__[0]).glob("[a-z]*.py")}
     assert set(ENGINES) == files - {"engine", "cache", "quality"}
-    assert set(ENGINES) == set(twins.ENGINES)
+    assert set(ENGINES) == set(oracles.ENGINES)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("count", [1, 10, 30, 200])
 def test_labels_have_no_gaps_on_any_size(engine: str, shape: tuple[int, int], count: int) -> None:
-    for picture in (make_image(*shape).numpy(), np.full((*shape, 3), 90, np.uint8)):
-        labels = segments(picture, Superpixels(engine=engine, segments=count))
+    for image in (make_image(*shape).numpy(), np.full((*shape, 3), 90, np.uint8)):
+        labels = segments(image, Superpixels(engine=engine, segments=count))
         assert labels.dtype == np.int32
         assert labels.shape == shape
         number = labels.max() + 1
         assert np.unique(labels).tolist() == list(range(number))
         if engine in CORNERS:
-            assert twins.pieces(labels, corners=CORNERS[engine]) == number
+            assert oracles.pieces(labels, corners=CORNERS[engine]) == number
         if engine == "felzenszwalb":
             assert number <= 4 * count
 
 
 @pytest.mark.parametrize("settings", [{}, {"segments": 60}, {"compactness": 6.5}, {"sigma": 0.0}])
 def test_regions_are_the_library_s(engine: str, settings: dict[str, float]) -> None:
-    picture = make_image(61, 84, seed=3).numpy()
+    image = make_image(61, 84, seed=3).numpy()
     params = Superpixels(engine=engine, **settings)
-    labels = segments(picture, params)
+    labels = segments(image, params)
     made = {key: value for key, value in params.as_dict().items() if key != "engine"}
-    assert same_regions(labels, twins.ENGINES[engine](picture, **made))
+    assert same_regions(labels, oracles.ENGINES[engine](image, **made))
     if settings:
-        assert not same_regions(labels, segments(picture, Superpixels(engine=engine))), (
-            "must show the setting"
-        )
+        assert not same_regions(labels, segments(image, Superpixels(engine=engine))), "must show the setting"
 
 
 def test_regions_follow_colours(engine: str) -> None:
-    picture = make_image(45, 63).numpy()
+    image = make_image(45, 63).numpy()
     patches = (np.arange(45) // 9)[:, None] * 7 + np.arange(63) // 9
-    labels = segments(picture, Superpixels(engine=engine, segments=60))
+    labels = segments(image, Superpixels(engine=engine, segments=60))
     pure = sum(np.bincount(patches[labels == label]).max() for label in range(labels.max() + 1))
     grid = (np.arange(45) // 7)[:, None] * 9 + np.arange(63) // 7
     pure_grid = sum(np.bincount(patches[grid == label]).max() for label in np.unique(grid))
@@ -80,41 +78,41 @@ def test_regions_follow_colours(engine: str) -> None:
 
 
 def test_another_thread_gets_the_same(engine: str) -> None:
-    picture = make_image(90, 120).numpy()
+    image = make_image(90, 120).numpy()
     params = Superpixels(engine=engine)
-    before, here = picture.copy(), segments(picture, params)
+    before, here = image.copy(), segments(image, params)
     with ThreadPoolExecutor(4) as threads:
-        there = list(threads.map(lambda _: segments(picture, params), range(8)))
+        there = list(threads.map(lambda _: segments(image, params), range(8)))
     assert all(np.array_equal(here, labels) for labels in there)
-    assert np.array_equal(picture, before)
+    assert np.array_equal(image, before)
 
 
-def test_a_read_only_picture_will_do(engine: str) -> None:
-    picture = make_image(20, 30).numpy()
-    picture.flags.writeable = False
-    assert segments(picture, Superpixels(engine=engine)).shape == (20, 30)
+def test_a_read_only_image_will_do(engine: str) -> None:
+    image = make_image(20, 30).numpy()
+    image.flags.writeable = False
+    assert segments(image, Superpixels(engine=engine)).shape == (20, 30)
 
 
 @pytest.mark.parametrize("name", sorted(NEEDS))
 def test_a_missing_package_is_named_with_the_remedy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     _opencv.opencv.cache_clear()
-    picture = make_image(20, 30).numpy()
+    image = make_image(20, 30).numpy()
     wanted = rf"engine '{name}' needs OpenCV.*pip install pseudolabel\[opencv\].*slic or felzenszwalb"
-    with pytest.raises(EnvironmentFault, match=wanted):
-        segments(picture, Superpixels(engine=name))
+    with pytest.raises(MachineError, match=wanted):
+        segments(image, Superpixels(engine=name))
 
 
 def test_an_opencv_without_the_extra_modules_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", type(sys)("cv2"))
     _opencv.opencv.cache_clear()
-    with pytest.raises(EnvironmentFault, match="extra modules, which this OpenCV lacks"):
+    with pytest.raises(MachineError, match="extra modules, which this OpenCV lacks"):
         segments(make_image(20, 30).numpy(), Superpixels(engine="seeds"))
     _opencv.opencv.cache_clear()
 
 
 def test_recipes_of_before_keep_their_parameters() -> None:
-    params = registry.get("resolvers", "superpixel").params()
+    params = registry.get("backgrounds", "superpixel").params()
     assert params.as_dict() == {
         "threshold": 0.1, "mode": "absolute", "engine": "slic", "segments": 200, "compactness": 10.0,
         "sigma": 1.0,

@@ -1,4 +1,4 @@
-"""Under-segmentation error and achievable accuracy, by hand and against their twins."""
+"""Under-segmentation error and achievable accuracy, by hand and against their oracles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pseudolabel.superpixels.quality import achievable_accuracy, under_segmentation_error
-from tests.twins import superpixels as twins
+from tests.oracles import superpixels as oracles
 
 
 def arrays(segments: list[list[int]], truth: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -40,12 +40,12 @@ def test_nothing_known_is_nothing_counted() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_equal_their_twins(seed: int) -> None:
+def test_equal_their_oracles(seed: int) -> None:
     source = np.random.default_rng(seed)
     segments = source.integers(0, 12, (13, 17)).astype(np.int32)
     truth = source.choice(np.array([0, 1, 7, 254, 255], np.uint8), (13, 17))
-    assert under_segmentation_error(segments, truth) == twins.under_segmentation_error(segments, truth)
-    assert achievable_accuracy(segments, truth) == twins.achievable_accuracy(segments, truth)
+    assert under_segmentation_error(segments, truth) == oracles.under_segmentation_error(segments, truth)
+    assert achievable_accuracy(segments, truth) == oracles.achievable_accuracy(segments, truth)
 
 
 def test_another_size_is_refused() -> None:

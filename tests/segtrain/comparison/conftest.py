@@ -15,7 +15,7 @@ FILES = {
 data: {reader: scenes, split: train}
 validation: {split: val}
 network: {backbone: test_efficientnet, weights: none, mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}
-optimiser: {lr: 0.01, frozen_norm: false}
+optimizer: {lr: 0.01, frozen_norm: false}
 schedule: {epochs: 1, batch: 4}
 augmentation: {resize: [64, 64], crop: 64}
 """,
@@ -24,8 +24,8 @@ data: {reader: scenes, split: train}
 classifier: {checkpoint: nowhere}
 maps:
   - method: {name: cam}
-    refiners: [{name: normalise, method: minmax}]
-resolver: {name: constant, threshold: 0.31}
+    refine: [{name: normalise, method: minmax}]
+background: {name: constant, threshold: 0.31}
 """,
     "crops.yaml": """
 data: {reader: scenes, split: train}
@@ -33,8 +33,8 @@ classifier: {checkpoint: nowhere}
 maps:
   - method: {name: saliency}
     aggregate: [{name: random_crop, count: 2, size: 32}]
-    refiners: [{name: normalise}]
-resolver: {name: superpixel, threshold: 0.3, segments: 20}
+    refine: [{name: normalise}]
+background: {name: superpixel, threshold: 0.3, segments: 20}
 """,
     "segmentation.yaml": """
 data: {reader: scenes, split: train}
@@ -43,13 +43,13 @@ network:
   weights: none
   mean: [0.5, 0.5, 0.5]
   std: [0.25, 0.25, 0.25]
-optimiser: {lr: 0.005, clip: 5.0}
+optimizer: {lr: 0.005, clip: 5.0}
 schedule: {epochs: 1, batch: 4}
 augmentation: {crop: 32}
 """,
     "compare.yaml": """
 classifier: {recipe: classifier.yaml}
-routes:
+candidates:
   - {name: CAM, recipe: cam.yaml}
   - {name: crop saliency, recipe: crops.yaml}
   - {name: ground truth, masks: truth}
@@ -57,7 +57,7 @@ segmentation: segmentation.yaml
 data: {train: 8, val: 4, size: 64}
 report_on: {split: val}
 threshold: train
-pictures: 2
+images: 2
 """,
 }
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from pseudolabel.errors import UsageFault
+from pseudolabel.errors import UsageError
 from segtrain.comparison import plan
 
 
 def plain(**changed: Any) -> dict[str, Any]:
     return {
-        "routes": [{"name": "CAM", "recipe": "cam.yaml"}, {"name": "truth", "masks": "truth"}],
+        "candidates": [{"name": "CAM", "recipe": "cam.yaml"}, {"name": "truth", "masks": "truth"}],
         "segmentation": "segmentation.yaml",
         "report_on": {"split": "val"},
         **changed,
@@ -25,30 +25,30 @@ def _there(recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(recipes)
 
 
-def test_data_reaches_every_recipe_and_a_route_may_differ(recipes: Path, tmp_path: Path) -> None:
+def test_data_reaches_every_recipe_and_a_candidate_may_differ(recipes: Path, tmp_path: Path) -> None:
     file = recipes / "other" / "compare.yaml"
     file.parent.mkdir(exist_ok=True)
     file.write_text(
         "classifier: {recipe: ../classifier.yaml}\nsegmentation: ../segmentation.yaml\n"
-        "routes: [{name: a, recipe: ../cam.yaml}, {name: b, recipe: ../cam.yaml, "
-        "set: [data.seed=5, resolver.threshold=0.5]}]\nreport_on: {split: val}\ndata: {train: 9}\n"
+        "candidates: [{name: a, recipe: ../cam.yaml}, {name: b, recipe: ../cam.yaml, "
+        "set: [data.seed=5, background.threshold=0.5]}]\nreport_on: {split: val}\ndata: {train: 9}\n"
     )
     found = plan.read(file, ["data.root=/there", "data.seed=3"])
     assert found.classifier is not None
-    steps = [found.classifier.data, found.segmentation.data, found.routes[0].generate["train"].data]
+    steps = [found.classifier.data, found.segmentation.data, found.candidates[0].generate["train"].data]
     for step in steps:
         assert (
             step.parameters() | {"root": "/there", "seed": 3, "train": 9, "split": "train"}
             == step.parameters()
         )
-    first, second = found.routes
+    first, second = found.candidates
     assert second.generate["train"].data.parameters()["seed"] == 5
-    assert first.generate["train"].resolver.parameters()["threshold"] == 0.31
-    assert second.generate["train"].resolver.parameters()["threshold"] == 0.5
-    for route in found.routes:
-        assert route.generate["report"].data.parameters()["split"] == "val"
-        assert route.generate["train"].output.maps
-        assert route.swept == "threshold"
+    assert first.generate["train"].background.parameters()["threshold"] == 0.31
+    assert second.generate["train"].background.parameters()["threshold"] == 0.5
+    for candidate in found.candidates:
+        assert candidate.generate["report"].data.parameters()["split"] == "val"
+        assert candidate.generate["train"].output.maps
+        assert candidate.swept == "threshold"
     assert found.report_data.parameters()["split"] == "val"
     assert found.segmentation.validation == {"split": "val"}
 
@@ -57,28 +57,31 @@ def test_a_run_that_is_there_takes_the_place_of_training() -> None:
     given = plain(classifier={"recipe": "missing.yaml", "run": "runs/there"})
     found = plan.read(given)
     assert found.classifier is None
-    assert found.routes[0].generate["train"].classifier.checkpoint == "runs/there"
-    assert plan.read(plain()).routes[0].generate["report"].classifier.checkpoint == "nowhere"
+    assert found.candidates[0].generate["train"].classifier.checkpoint == "runs/there"
+    assert plan.read(plain()).candidates[0].generate["report"].classifier.checkpoint == "nowhere"
 
 
 def test_text_of_any_letters_survives_as_a_path() -> None:
     root = 'a: "b" \\ {c} #d é 😀'
     found = plan.read(plain(data={"root": root}))
-    assert found.routes[0].generate["train"].data.parameters()["root"] == root
+    assert found.candidates[0].generate["train"].data.parameters()["root"] == root
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"routes": [{"name": "a"}]}, "routes.0: says both recipe and masks, or neither"),
+        ({"candidates": [{"name": "a"}]}, "candidates.0: says both recipe and masks, or neither"),
         (
-            {"routes": [{"name": "a", "recipe": "cam.yaml", "masks": "m"}]},
-            "routes.0: says both recipe and masks, or neither",
+            {"candidates": [{"name": "a", "recipe": "cam.yaml", "masks": "m"}]},
+            "candidates.0: says both recipe and masks, or neither",
         ),
-        ({"routes": [{"name": "a", "masks": "truth", "set": ["x=1"]}]}, "routes.0.set: overrides a recipe"),
-        ({"routes": [{"name": "a", "masks": "m"}] * 2}, "routes.1.name: 'a' stands twice"),
         (
-            {"routes": [{"name": "a", "masks": "truth"}, {"name": "b", "masks": "truth"}]},
+            {"candidates": [{"name": "a", "masks": "truth", "set": ["x=1"]}]},
+            "candidates.0.set: overrides a recipe",
+        ),
+        ({"candidates": [{"name": "a", "masks": "m"}] * 2}, "candidates.1.name: 'a' stands twice"),
+        (
+            {"candidates": [{"name": "a", "masks": "truth"}, {"name": "b", "masks": "truth"}]},
             "more than one has the truth",
         ),
         ({"report_on": {}}, "report_on: is empty"),
@@ -87,19 +90,27 @@ def test_text_of_any_letters_survives_as_a_path() -> None:
         ({"data": {"rot": "x"}}, r"--set: data\.rot: 'rot' is not a key"),
         ({"segmentation": "gone.yaml"}, "segmentation: gone.yaml: cannot read the recipe"),
         (
-            {"routes": [{"name": "a", "recipe": "cam.yaml", "set": ["resolver.treshold=0.1"]}]},
-            r"routes\.0\.recipe: .*'treshold' is not a key here; did you mean 'threshold'",
+            {"candidates": [{"name": "a", "recipe": "cam.yaml", "set": ["background.treshold=0.1"]}]},
+            r"candidates\.0\.recipe: .*'treshold' is not a key here; did you mean 'threshold'",
         ),
     ],
 )
 def test_wrong_use_is_told_before_anything_runs(changed: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageFault, match=message):
+    with pytest.raises(UsageError, match=message):
         plan.read(plain(**changed))
 
 
-def test_folders_of_routes_are_plain_and_unique() -> None:
+def test_folders_of_candidates_are_plain_and_unique() -> None:
     names = ["Crop saliency (50)", "crop-saliency 50", "../../etc", "猫", "犬", "truth", "<script>"]
-    given = plain(routes=[{"name": name, "masks": "m"} for name in names])
-    folders = [route.folder for route in plan.read(given).routes]
-    assert folders == ["crop-saliency-50", "crop-saliency-50-2", "etc", "route", "route-5", "truth", "script"]
+    given = plain(candidates=[{"name": name, "masks": "m"} for name in names])
+    folders = [candidate.folder for candidate in plan.read(given).candidates]
+    assert folders == [
+        "crop-saliency-50",
+        "crop-saliency-50-2",
+        "etc",
+        "candidate",
+        "candidate-5",
+        "truth",
+        "script",
+    ]
     assert len(set(folders)) == len(folders)

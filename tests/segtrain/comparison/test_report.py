@@ -39,7 +39,7 @@ def row(name: str, miou: float | None, kind: str = "recipe", **changed: Any) -> 
     made = kind == "recipe"
     return {
         "name": name, "kind": kind, "recipe": "cam.yaml" if made else None,
-        "threshold": 0.2 if made else None, "threshold_key": "resolver.threshold" if made else None,
+        "threshold": 0.2 if made else None, "threshold_key": "background.threshold" if made else None,
         "threshold_picked": table.PICKED["train"] if made else None, "held_out": None,
         "seconds_per_image": 0.25 if made else None, "train": scores() if made else None,
         "report": scores() if made else None,
@@ -55,7 +55,7 @@ def row(name: str, miou: float | None, kind: str = "recipe", **changed: Any) -> 
 
 def document(*rows: dict[str, Any], **changed: Any) -> dict[str, Any]:
     found = {
-        "routes": list(rows) or [row("CAM", 0.5), row("crops", 0.6), row("truth", 0.8, "truth")],
+        "candidates": list(rows) or [row("CAM", 0.5), row("crops", 0.6), row("truth", 0.8, "truth")],
         "classes": ["background", "cat", "dog"],
         "average_over": None,
         "splits": {"train": {"name": "train", "images": 9}, "report": {"name": "val", "images": 4}},
@@ -98,18 +98,18 @@ def test_the_verdict_names_who_recovers_which_region() -> None:
     assert said[-1].startswith("Thresholds were picked on train by looking at its masks")
 
 
-def test_the_verdict_of_few_routes() -> None:
+def test_the_verdict_of_few_candidates() -> None:
     alone = document(row("CAM", 0.5, share=None))["verdict"]
     assert alone[0] == "The network trained on CAM reaches 50.0 % mIoU on val."
     truth = document(row("truth", 0.5, "truth"))["verdict"]
-    assert truth == ["Only the ground truth was trained on; add a route to compare it with."]
+    assert truth == ["Only the ground truth was trained on; add a candidate to compare it with."]
     assert document(row("CAM", None))["verdict"] == truth
 
 
 def test_columns_that_nobody_fills_are_left_out() -> None:
     titles = [title for title, _ in table.columns(document())]
     assert titles == [
-        "training masks", "threshold", "mask mIoU", "DR-recall", "NDR-recall", "FG-precision", "s/picture",
+        "training masks", "threshold", "mask mIoU", "DR-recall", "NDR-recall", "FG-precision", "s/image",
         "network mIoU", "of ground truth",
     ]  # fmt: skip
     parts = {"part_recall": 0.5, "body_recall": 0.25}
@@ -119,7 +119,7 @@ def test_columns_that_nobody_fills_are_left_out() -> None:
     assert titles == ["training masks", "network mIoU"]
 
 
-def test_markdown_is_one_table_with_a_row_a_route() -> None:
+def test_markdown_is_one_table_with_a_row_a_candidate() -> None:
     lines = table.markdown(document()).splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 5
@@ -138,7 +138,7 @@ def test_the_best_of_each_column_is_marked_and_the_truth_never() -> None:
     best = {title: [line[i][1] for line in cells] for i, title in enumerate(titles)}
     assert best["network mIoU"] == [False, True, False]
     assert best["NDR-recall"] == [False, True, False]
-    assert best["s/picture"] == [True, False, False]
+    assert best["s/image"] == [True, False, False]
     assert best["DR-recall"] == [False, False, False]  # equal: nobody is best
     assert best["threshold"] == [False, False, False]
 
@@ -179,7 +179,7 @@ def nasty() -> tuple[str, dict[str, Any]]:
         report.Strip(name, tuple((other, "#800000") for other in PAYLOADS[:3]), (grey, None))
         for name in PAYLOADS
     ]
-    return report.page(found, ["photograph", PAYLOADS[0]], strips), found
+    return report.page(found, ["image", PAYLOADS[0]], strips), found
 
 
 def test_f25_names_are_text_and_nothing_else(nasty: tuple[str, dict[str, Any]]) -> None:
@@ -256,11 +256,11 @@ def test_f25_markdown_and_terminal_show_names_literally(nasty: tuple[str, dict[s
 
 
 def test_charts_are_the_same_every_time_and_draw_any_name() -> None:
-    routes = document()["routes"]
-    assert charts.scores(routes) == charts.scores(copy.deepcopy(routes))
-    assert charts.thresholds(routes, "train") == charts.thresholds(copy.deepcopy(routes), "train")
+    candidates = document()["candidates"]
+    assert charts.scores(candidates) == charts.scores(copy.deepcopy(candidates))
+    assert charts.thresholds(candidates, "train") == charts.thresholds(copy.deepcopy(candidates), "train")
     assert charts.thresholds([row("truth", 0.5, "truth")], "train") is None
-    assert charts.colours(routes) == [*charts.COLOURS[:2], charts.TRUTH]
+    assert charts.colours(candidates) == [*charts.COLOURS[:2], charts.TRUTH]
 
 
 def test_no_path_is_left_in_a_recipe() -> None:
@@ -277,10 +277,10 @@ def test_no_path_is_left_in_a_recipe() -> None:
 
 def test_the_share_is_of_the_network_on_ground_truth() -> None:
     recipe = SimpleNamespace(threshold="recipe")
-    route = SimpleNamespace(name="CAM", truth=False, generate={}, recipe=None, swept=None)
+    candidate = SimpleNamespace(name="CAM", truth=False, generate={}, recipe=None, swept=None)
     for miou, truth, share in ((0.6, 0.8, 0.75), (0.6, None, None), (None, 0.8, None), (0.6, 0.0, None)):
         outcome: Any = SimpleNamespace(
-            plan=route,
+            plan=candidate,
             network={"miou": miou},
             training={"epochs": 1},
             threshold=None,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pseudolabel import storage
-from pseudolabel.errors import DataFault, UsageFault
+from pseudolabel.errors import DataError, UsageError
+from pseudolabel.runs import disk
 from segtrain.comparison import kept, stages
 
 Compare = Callable[..., dict[str, Any]]
@@ -35,7 +35,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
     """Every file that holds a result, not when or how fast it was made."""
     left_out = {"summary.json", "comparison.json", "sweep.json", ".lock"}
     return {
-        str(path.relative_to(folder)): storage.sha256_file(path)
+        str(path.relative_to(folder)): disk.sha256_file(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in left_out
     }
@@ -43,18 +43,18 @@ def bytes_of(folder: Path) -> dict[str, str]:
 
 def test_every_stage_leaves_its_own_run(whole: tuple[Path, dict[str, Any]]) -> None:
     out, found = whole
-    cam, crops, truth = found["routes"]
+    cam, crops, truth = found["candidates"]
     for folder in ("cam", "crop-saliency"):
-        place = out / "routes" / folder
+        place = out / "candidates" / folder
         assert len(list((place / "train" / "maps").iterdir())) == 8
         assert len(list((place / "report" / "masks").iterdir())) == 4
-        swept = storage.read_json(place / "train" / "sweep.json")
+        swept = disk.read_json(place / "train" / "sweep.json")
         row = cam if folder == "cam" else crops
         assert row["threshold"] == swept["best"]["threshold"]
         assert swept["split"] == "train"
         for split in ("train", "report"):
             made = place / f"{split}-masks"
-            score = storage.read_json(place / f"{split}-evaluation.json")
+            score = disk.read_json(place / f"{split}-evaluation.json")
             assert row[split]["miou"] == score["miou"]
             assert row[split]["ndr_recall"] == score["ndr_recall"]
             assert set(row[split]["parts"]) >= {"part_recall", "body_recall"}
@@ -62,34 +62,34 @@ def test_every_stage_leaves_its_own_run(whole: tuple[Path, dict[str, Any]]) -> N
             assert f"threshold: {row['threshold']}" in (made / "recipe.yaml").read_text()
         # the figure that picked the threshold is the figure of the masks that were trained on
         assert row["train"]["miou"] == pytest.approx(swept["best"]["miou"], abs=1e-12)
-    for row in found["routes"]:
+    for row in found["candidates"]:
         assert row["network"]["images"] == 4
         assert row["share"] == pytest.approx(row["network"]["miou"] / truth["network"]["miou"])
     assert truth["report"] is None
     assert truth["share"] == 1
     assert {split: told["sha256"] for split, told in found["references"].items()} == {
-        split: storage.sha256_file(out / "reference" / f"{split}.safetensors") for split in stages.SPLITS
+        split: disk.sha256_file(out / "reference" / f"{split}.safetensors") for split in stages.SPLITS
     }
     assert cam["report"]["reference"]["sha256"] == found["references"]["report"]["sha256"]
     assert crops["report"]["reference"] == cam["report"]["reference"]
 
 
-def test_networks_were_trained_on_the_masks_of_their_route(whole: tuple[Path, dict[str, Any]]) -> None:
+def test_networks_were_trained_on_the_masks_of_their_candidate(whole: tuple[Path, dict[str, Any]]) -> None:
     out, _ = whole
-    for folder, masks in (("cam", "routes/cam/train-masks"), ("ground-truth", "null")):
-        text = (out / "routes" / folder / "network" / "recipe.yaml").read_text()
+    for folder, masks in (("cam", "candidates/cam/train-masks"), ("ground-truth", "null")):
+        text = (out / "candidates" / folder / "network" / "recipe.yaml").read_text()
         line = next(line for line in text.splitlines() if line.startswith("masks:"))
         assert line.rstrip("'\"").endswith(masks)
 
 
 def test_written_up_without_a_place(whole: tuple[Path, dict[str, Any]], recipes: Path, scenes: Path) -> None:
     out, found = whole
-    assert storage.read_json(out / "comparison.json") == {k: v for k, v in found.items() if k != "run"}
+    assert disk.read_json(out / "comparison.json") == {k: v for k, v in found.items() if k != "run"}
     for name in ("comparison.json", "comparison.md", "report.html"):
         text = (out / name).read_text()
         assert all(str(place) not in text for place in (out, recipes, scenes, Path.home())), name
         assert "/tmp" not in text
-    assert (out / "pictures.png").is_file()
+    assert (out / "images.png").is_file()
 
 
 def test_what_is_finished_is_not_made_again(
@@ -108,65 +108,67 @@ def test_what_is_finished_is_not_made_again(
     assert {**found, "run": ""} == {**whole[1], "run": ""}
 
 
-def test_a_route_added_costs_only_itself(
+def test_a_candidate_added_costs_only_itself(
     again: Path, compare: Compare, recipes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (recipes / "compare.yaml").read_text()
-    added = "  - {name: masks, masks: " + str(again / "routes/cam/train-masks/masks") + "}\n  - {name: ground"
+    added = (
+        "  - {name: masks, masks: " + str(again / "candidates/cam/train-masks/masks") + "}\n  - {name: ground"
+    )
     (recipes / "wider.yaml").write_text(text.replace("  - {name: ground", added))
     trained: list[str] = []
     real = stages.evaluate_masks
     monkeypatch.setattr(
         stages, "evaluate_masks", lambda **k: trained.append(str(k.get("masks"))) or real(**k)
     )
-    before = storage.sha256_file(again / "routes/cam/network/checkpoints/last.safetensors")
+    before = disk.sha256_file(again / "candidates/cam/network/checkpoints/last.safetensors")
     found = compare(again, file="wider.yaml")
     assert len(trained) == 1
-    assert [row["name"] for row in found["routes"]] == ["CAM", "crop saliency", "masks", "ground truth"]
-    same, cam = found["routes"][2], found["routes"][0]
+    assert [row["name"] for row in found["candidates"]] == ["CAM", "crop saliency", "masks", "ground truth"]
+    same, cam = found["candidates"][2], found["candidates"][0]
     assert (same["kind"], same["threshold"], same["report"]) == ("masks", None, None)
     assert same["train"]["miou"] == cam["train"]["miou"]
     assert same["network"]["miou"] == cam["network"]["miou"]  # the same masks give the same network
-    assert storage.sha256_file(again / "routes/cam/network/checkpoints/last.safetensors") == before
+    assert disk.sha256_file(again / "candidates/cam/network/checkpoints/last.safetensors") == before
 
 
 def test_f21_another_configuration_is_refused_by_the_stage_that_differs(
     again: Path, compare: Compare
 ) -> None:
-    with pytest.raises(UsageFault, match=r"stage CAM: maps on train: .*batch: 'auto' -> 5.*--overwrite"):
-        compare(again, "routes.0.set=[batch=5]")
-    crops = storage.sha256_file(again / "routes/crop-saliency/train/manifest.jsonl")
-    found = compare(again, "routes.0.set=[batch=5]", overwrite=True)
-    assert (again / "routes/cam/train.old-1").is_dir()
-    assert not (again / "routes/crop-saliency/train.old-1").exists()
-    assert storage.sha256_file(again / "routes/crop-saliency/train/manifest.jsonl") == crops
+    with pytest.raises(UsageError, match=r"stage CAM: maps on train: .*batch: 'auto' -> 5.*--overwrite"):
+        compare(again, "candidates.0.set=[batch=5]")
+    crops = disk.sha256_file(again / "candidates/crop-saliency/train/manifest.jsonl")
+    found = compare(again, "candidates.0.set=[batch=5]", overwrite=True)
+    assert (again / "candidates/cam/train.old-1").is_dir()
+    assert not (again / "candidates/crop-saliency/train.old-1").exists()
+    assert disk.sha256_file(again / "candidates/crop-saliency/train/manifest.jsonl") == crops
     assert found["recipes"]["CAM"]["batch"] == 5
 
 
 def test_thresholds_of_the_recipes(again: Path, compare: Compare) -> None:
     found = compare(again, "threshold=recipe", overwrite=True)  # other masks, so another network
-    cam = found["routes"][0]
+    cam = found["candidates"][0]
     assert (cam["threshold"], cam["threshold_picked"]) == (0.31, "the recipe's own")
-    evaluation = storage.read_json(again / "routes/cam/report-evaluation.json")
+    evaluation = disk.read_json(again / "candidates/cam/report-evaluation.json")
     assert cam["report"]["miou"] == evaluation["miou"]
     assert not any("picked" in sentence for sentence in found["verdict"])
 
 
 def test_a_stage_that_fails_is_named(compare: Compare, tmp_path: Path) -> None:
-    with pytest.raises(DataFault, match=r"stage CAM: maps on train: .*nowhere"):
+    with pytest.raises(DataError, match=r"stage CAM: maps on train: .*nowhere"):
         compare(tmp_path / "out", "classifier={run: nowhere}")
-    with pytest.raises(DataFault, match=r"stage data: .*holds other scenes"):
+    with pytest.raises(DataError, match=r"stage data: .*holds other scenes"):
         compare(tmp_path / "out2", "data.seed=7")
 
 
 def test_a_strange_folder_is_left_alone(compare: Compare, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageFault, match="holds files that no run has made"):
+    with pytest.raises(UsageError, match="holds files that no run has made"):
         compare(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_pictures_are_spread_over_the_list(compare: Compare, scenes: Path) -> None:
+def test_images_are_spread_over_the_list(compare: Compare, scenes: Path) -> None:
     from pseudolabel.records import Dataset, ImageRecord, LabelSpace
 
     space = LabelSpace(("background", "cat"))
@@ -175,11 +177,11 @@ def test_pictures_are_spread_over_the_list(compare: Compare, scenes: Path) -> No
     assert stages._shown(Dataset(records, space), 2) == ("2", "7")
     assert stages._shown(Dataset(records, space), 0) == ()
     assert len(stages._shown(Dataset(records[:3], space), 8)) == 3
-    twins = (
+    oracles = (
         ImageRecord("a/1", Path("a/1.jpg"), (1,), there),
         ImageRecord("b/1", Path("b/1.jpg"), (1,), there),
     )
-    assert len(stages._shown(Dataset(twins, space), 8)) == 1
+    assert len(stages._shown(Dataset(oracles, space), 8)) == 1
 
 
 def test_kept_until_what_it_was_made_from_changes(tmp_path: Path) -> None:
@@ -188,7 +190,7 @@ def test_kept_until_what_it_was_made_from_changes(tmp_path: Path) -> None:
     def make() -> dict[str, Any]:
         made.append(1)
         (tmp_path / "file").write_text("x" * len(made))
-        return {"count": len(made), "sha256": storage.sha256_file(tmp_path / "file")}
+        return {"count": len(made), "sha256": disk.sha256_file(tmp_path / "file")}
 
     file = {tmp_path / "file": "sha256"}
     assert kept.kept(tmp_path / "note.json", {"a": 1}, make, file)["count"] == 1

@@ -1,0 +1,1 @@
+"""Backgrounds: scores to label scores, background included, one a file."""

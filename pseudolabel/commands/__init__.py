@@ -1,0 +1,1 @@
+"""Commands: kinds joined into lines; what the command line calls."""

@@ -1,0 +1,1 @@
+"""Any torch model to maps: model, method, layers, folding, class groups, views."""

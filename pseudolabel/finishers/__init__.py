@@ -1,1 +1,0 @@
-"""Finishers: belief to belief, one a file; argmax comes after the last."""

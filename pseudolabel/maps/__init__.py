@@ -1,1 +1,0 @@
-"""Map methods: (model, images, targets) to evidence, one a file."""

@@ -1,0 +1,1 @@
+"""Map methods: (model, images, targets) to attribution, one a file."""

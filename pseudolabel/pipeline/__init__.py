@@ -1,0 +1,1 @@
+"""Images to masks, shared by generate, refine, preview and reference: reading, explaining, postprocessing."""

@@ -1,0 +1,1 @@
+"""Postprocessors: label scores to label scores, one a file; argmax comes after the last."""

@@ -1,0 +1,138 @@
+"""Whether the steps of a recipe fit together, and which key of its background rule is swept."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from pseudolabel.errors import UsageError
+from pseudolabel.registry import RAW, SAME, UNIT, Component, Parameters
+
+if TYPE_CHECKING:
+    By = Literal["mean", "max", "geometric"]
+
+Key = tuple[str | int, ...]
+_WORDS = {RAW: "raw ones", UNIT: "ones in 0..1"}
+
+
+class Branch(Protocol):
+    """A kind of map as a recipe names it; `pseudolabel.recipes.schema.Branch` is one."""
+
+    @property
+    def method(self) -> Step:
+        """The map method."""
+
+    @property
+    def refine(self) -> Sequence[Step]:
+        """Its refiners."""
+
+
+class Fuse(Protocol):
+    """How several branches become one; `pseudolabel.recipes.schema.Fuse` is one."""
+
+    @property
+    def by(self) -> By:
+        """Mean, max or geometric."""
+
+    @property
+    def weights(self) -> Sequence[float] | None:
+        """One a line."""
+
+    @property
+    def refine(self) -> Sequence[Step]:
+        """Of the combined map."""
+
+
+class Step(Protocol):
+    """A component as a recipe names it; `pseudolabel.recipes.recipe.Step` is one."""
+
+    @property
+    def component_name(self) -> str:
+        """The component's name in its kind."""
+
+    def load(self) -> tuple[Component, Parameters]:
+        """The component and its validated parameters."""
+
+
+def swept_key(step: Step) -> str:
+    """The key of a background rule that `pl sweep` varies.
+
+    Raises:
+        UsageError: it declares none.
+    """
+    component, _ = step.load()
+    key = component.traits.get("swept")
+    if key is None:
+        raise UsageError(
+            f"background: {component.name!r} has no threshold to sweep; take another background rule"
+        )
+    return str(key)
+
+
+def swept_unit(step: Step) -> str:
+    """The unit that a background rule declares for its swept key.
+
+    Raises:
+        UsageError: it declares no such key.
+    """
+    key = swept_key(step)
+    extra = step.load()[0].params.model_fields[key].json_schema_extra
+    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+
+
+def misfits(
+    lines: Sequence[Branch],
+    fused: Sequence[Step],
+    background: Step,
+    postprocess: Sequence[Step] = (),
+) -> Iterator[tuple[Key, str]]:
+    """Where a recipe does not compose: a component takes scores in 0..1 and gets raw ones.
+
+    Args:
+        lines: of maps with their refiners; maps are raw unless the method says otherwise.
+        fused: refiners of the combined map, where there are several lines.
+        background, postprocess: the rest of the line.
+
+    Yields:
+        Key from the top of the recipe, and the message.
+    """
+    given, giver = RAW, "the map"
+    for index, one in enumerate(lines):
+        given, giver = one.method.load()[0].gives or RAW, repr(one.method.component_name)
+        steps: list[tuple[Key, Step]] = [
+            (("maps", index, "refine", place), step) for place, step in enumerate(one.refine)
+        ]
+        given, giver = yield from _chain(steps, given, giver)
+        if len(lines) > 1 and given != UNIT:
+            yield (
+                ("maps", index, "refine"),
+                f"fuse takes scores in 0..1, {giver} gives {_WORDS[given]}; end with {{name: normalise}}",
+            )
+            given = UNIT  # one message for one gap
+    if len(lines) > 1:
+        giver = "fuse"
+    steps = [
+        *((("fuse", "refine", place), step) for place, step in enumerate(fused)),
+        (("background",), background),
+        *((("postprocess", place), step) for place, step in enumerate(postprocess)),
+    ]
+    yield from _chain(steps, given, giver)
+
+
+def _chain(
+    steps: Sequence[tuple[Key, Step]], given: str, giver: str
+) -> Generator[tuple[Key, str], None, tuple[str, str]]:
+    """Misfits of components one after the other; returns what the last one gives and its name."""
+    for key, step in steps:
+        component, _ = step.load()
+        if component.takes == UNIT and given != UNIT:
+            yield (
+                key,
+                f"{component.name!r} takes scores in 0..1, {giver} gives {_WORDS[given]}; "
+                "put {name: normalise} between",
+            )
+            given = UNIT  # one message for one gap
+        if component.gives not in (SAME, None):
+            given = component.gives
+        giver = repr(component.name)
+    return given, giver

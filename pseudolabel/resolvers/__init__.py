@@ -1,1 +1,0 @@
-"""Resolvers: scores to belief, background included, one a file."""

@@ -1,0 +1,1 @@
+"""A run against ground truth: truth, reference maps, counts, threshold picks; files in, numbers out."""

@@ -1,1 +1,0 @@
-"""Verbs: rooms joined into lines; what the command line calls."""

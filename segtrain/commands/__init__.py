@@ -1,0 +1,1 @@
+"""Commands of `seg`: kinds joined into lines."""

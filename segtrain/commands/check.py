@@ -1,0 +1,131 @@
+"""`seg check`: every fault of the masks of a training at once, and indexed copies of coloured ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pseudolabel import console, masks
+from pseudolabel.errors import DataError, PseudolabelError, UsageError
+from pseudolabel.recipes import recipe as recipes
+from pseudolabel.records import ImageRecord, LabelSpace
+from pseudolabel.runs import disk
+from segtrain.inspection import Inspection, inspect
+from segtrain.pairs import PairSet, pair_up, read_data
+from segtrain.recipe import SegRecipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def check(
+    source: Path | str,
+    *,
+    images: Path | str | None = None,
+    classes: Path | str | None = None,
+    fix_from_palette: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Look at every mask and say all that is wrong.
+
+    Args:
+        source: a recipe of `seg train`, or a folder of masks.
+        images: for a folder: the images, `<id>.<suffix>`.
+        classes: for a folder: a file with a name a line, background first.
+        fix_from_palette: a new folder for indexed copies of masks that hold RGB colours of the VOC
+            palette; sound masks are copied as they are. Nothing else is repaired, no input is changed.
+        overrides: of the recipe.
+        quiet: show no progress.
+
+    Returns:
+        `images`, `good`, `faults` (id, file, code, what, remedy), `all_ignored`, `background_only`,
+        `masks_not_listed`, `pixels` by class, `failed` (files with a fault), `fixed` where it was asked for.
+
+    Raises:
+        UsageError: a folder without `images` or `classes`, or OUT is not empty.
+        DataError: there is nothing to look at.
+    """
+    sets = _sets(Path(source), images, classes, overrides)
+    seen: list[tuple[PairSet, Inspection]] = []
+    with console.progress(sum(len(found.pairs) for found in sets), "check", quiet) as bar:
+        seen = [(found, inspect(found, bar.advance)) for found in sets]
+    result = _joined(seen)
+    if fix_from_palette is not None:
+        result["fixed"] = _fix(seen, Path(fix_from_palette))
+        result["failed"] -= len(result["fixed"])
+    return result
+
+
+def _sets(
+    source: Path, images: Path | str | None, classes: Path | str | None, overrides: Sequence[str]
+) -> list[PairSet]:
+    if not source.is_dir():
+        recipe = recipes.load(source, SegRecipe, overrides)
+        sets = [pair_up(read_data(recipe.data), recipe.masks)]
+        if recipe.validation is not None:
+            sets.append(pair_up(read_data(recipe.data, recipe.validation)))
+        return sets
+    if images is None or classes is None:
+        raise UsageError(
+            f"{source}: a folder of masks is checked against its images and classes; "
+            "add --images DIR --classes FILE, or give a recipe"
+        )
+    names = Path(classes).read_text(encoding="utf-8-sig").splitlines()
+    space = LabelSpace(tuple(name.strip() for name in names if name.strip()))
+    input_images = sorted(path for path in Path(images).iterdir() if path.is_file())
+    if not input_images:
+        raise DataError(f"{images}: holds no image; give the folder of the images")
+    from pseudolabel.records import Dataset
+
+    records = tuple(ImageRecord(path.stem, path) for path in input_images)
+    return [pair_up(Dataset(records, space), str(source))]
+
+
+def _joined(seen: Sequence[tuple[PairSet, Inspection]]) -> dict[str, Any]:
+    """The result over training and validation pairs; a file that stands in both is told once."""
+    plains = [inspection.plain(found.space) for found, inspection in seen]
+    faults = _unique(fault for plain in plains for fault in plain["faults"])
+    return {
+        "images": sum(plain["images"] for plain in plains),
+        "good": sum(plain["good"] for plain in plains),
+        "faults": faults,
+        "all_ignored": [item for plain in plains for item in plain["all_ignored"]],
+        "background_only": [item for plain in plains for item in plain["background_only"]],
+        "masks_not_listed": plains[0]["masks_not_listed"],
+        "pixels": {
+            name: sum(plain["pixels"].get(name, 0) for plain in plains) for name in plains[0]["pixels"]
+        },
+        "failed": len({fault["file"] for fault in faults}),
+    }
+
+
+def _unique(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    return list({tuple(row.items()): row for row in rows}.values())
+
+
+def _fix(seen: Sequence[tuple[PairSet, Inspection]], out: Path) -> list[str]:
+    """Write the copies; returns the ids of the masks that were mapped back from colours."""
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out}: is not empty; repaired copies go to a new folder")
+    fixed: list[str] = []
+    for found, inspection in seen:
+        coloured = {fault.id for fault in inspection.faults if fault.code in ("rgb", "alpha")}
+        sound = {item for item, _, _ in inspection.inputs}
+        for pair in found.pairs:
+            if pair.mask is None or pair.id not in coloured | sound:
+                continue
+            target = out / f"{pair.id}.png"
+            if pair.id in sound:
+                disk.write_bytes(target, pair.mask.read_bytes())
+                continue
+            try:
+                ids = masks.read_colours(pair.mask)
+                masks.check_values(ids, found.space, pair.mask)
+            except PseudolabelError as fault:
+                console.say(fault)
+                continue
+            masks.write_mask(target, ids)
+            fixed.append(pair.id)
+    return fixed

@@ -1,1 +1,0 @@
-"""Verbs of `seg`: rooms joined into lines."""

@@ -1,0 +1,278 @@
+"""BinaryMask: its masks, the gradient to them, and crops of masked images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch.nn.functional import interpolate
+
+from pseudolabel import registry
+from pseudolabel.aggregators import binary_mask as module
+from pseudolabel.aggregators import random_crop as crops
+from pseudolabel.aggregators.binary_mask import BinaryMask
+from pseudolabel.aggregators.multiscale import Multiscale
+from pseudolabel.aggregators.random_crop import RandomCrop
+from pseudolabel.aggregators.smoothgrad import Smoothgrad
+from pseudolabel.contracts.networks import Functions, Small, functions, random_images
+from pseudolabel.explain.method import BoundMethod, build
+from pseudolabel.explain.model import Explained
+from pseudolabel.records import Attribution, Targets
+from pseudolabel.registry import Parameters
+from tests.oracles import aggregators as oracles
+
+KEYS = [(0, "a"), (0, "b"), (0, "c")]
+LABELS = [(1, 3), (2,), (1, 2, 4)]
+TARGETS = Targets.of(LABELS)
+COMPONENTS = {
+    BinaryMask: module.binary_mask,
+    RandomCrop: crops.random_crop,
+    Multiscale: registry.get("aggregators", "multiscale"),
+    Smoothgrad: registry.get("aggregators", "smoothgrad"),
+}
+Array = NDArray[np.float64]
+
+
+def line(method: str, *around: Parameters) -> BoundMethod:
+    component = registry.get("methods", method)
+    return build((component, component.params()), [(COMPONENTS[type(one)], one) for one in around])
+
+
+def explained(bound: BoundMethod, batch: int = 16) -> Attribution:
+    return bound.explain(Explained(Small(), batch=batch), random_images(), TARGETS, KEYS)
+
+
+def close(found: torch.Tensor | Array, wanted: torch.Tensor | Array) -> None:
+    """Float32 sums, relative to the map's largest value."""
+    wanted = np.asarray(wanted)
+    np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-4, atol=3e-5 * np.abs(wanted).max())
+
+
+def test_one_mask_that_keeps_all_is_the_method_itself_or_input_times_gradient() -> None:
+    plain = explained(line("saliency")).values
+    image = line("saliency", BinaryMask(count=1, keep=1.0, gradient_to="image"))
+    attribution = explained(image)
+    assert torch.equal(attribution.values, plain.abs())
+    assert torch.equal(image.reduce(attribution.values), plain.abs().amax(dim=1))
+    products = (plain * random_images()[list(TARGETS.images)]).sum(dim=1).abs()
+    close(explained(line("saliency", BinaryMask(count=1, keep=1.0))).values[:, 0], products)
+    votes = explained(line("cam", BinaryMask(count=1, keep=1.0))).values
+    assert torch.equal(votes, explained(line("cam")).values.relu())
+
+
+def test_the_gradient_to_the_mask_is_autograd_s() -> None:
+    network = functions(Small()).network
+    found = explained(line("saliency", BinaryMask(count=3))).values[:, 0]
+    wanted = torch.zeros(6, 26, 35, dtype=torch.float64)
+    for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
+        for index in range(3):
+            mask = module.mask(KEYS[image], index, (26, 35), 0.9).double().requires_grad_()
+            logit = network((random_images()[image].double() * mask)[None])[0, label - 1]
+            (gradient,) = torch.autograd.grad(logit, mask)
+            wanted[row] += gradient[0].abs() / 3
+    close(found, wanted)
+
+
+@pytest.mark.parametrize("accumulate", ["signed_in_chunk", "abs_per_crop"])
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_crops_of_masked_images_equal_their_oracle(chunk: int, accumulate: Any) -> None:
+    params = RandomCrop(count=5, size=20, chunk=chunk, accumulate=accumulate)
+    masked = BinaryMask(count=2, keep=0.8)
+    found = explained(line("saliency", params, masked), batch=7)
+    network = functions(Small())
+    for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
+        masks = module.drawn(KEYS[image], (26, 35), masked)["masks"]
+        windows = [crops.drawn((*KEYS[image], index), (26, 35), params)["windows"] for index in range(2)]
+        assert windows[0] != windows[1], "new crops for each mask"
+        expected = oracles.masked_crops(
+            inner_of(network, label),
+            random_images()[image].double().numpy(),
+            masks,
+            windows,
+            params.as_dict(),
+        )
+        close(found.values[row, 0], expected)
+    assert found.uncovered is not None
+    assert float(found.uncovered.amin()) > 0
+
+
+def inner_of(network: Functions, label: int) -> Callable[[Array], tuple[Array, float, float]]:
+    """Saliency of a view, for oracles."""
+
+    def inner(view: Array) -> tuple[Array, float, float]:
+        logits = network.logits(view)
+        return network.gradient(view, label), logits[label - 1], float(np.logaddexp.reduce(logits))
+
+    return inner
+
+
+def test_crops_of_a_masked_image_are_autograd_s_gradient_to_the_mask() -> None:
+    params = RandomCrop(count=4, size=20, chunk=100)
+    found = explained(line("saliency", params, BinaryMask(count=1))).values[:, 0]
+    network = functions(Small()).network
+    for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
+        mask = module.mask(KEYS[image], 0, (26, 35), 0.9).double().requires_grad_()
+        masked, score = random_images()[image].double() * mask, torch.zeros((), dtype=torch.float64)
+        for window in crops.draw((*KEYS[image], 0), (26, 35), params):
+            crop = interpolate(window.of(masked)[None], size=(20, 20), mode="bilinear", align_corners=False)
+            logit = network(crop)[0, label - 1]
+            score = score + logit.detach().sigmoid() * logit
+        (gradient,) = torch.autograd.grad(score, mask)
+        close(found[row], gradient[0].abs())
+
+
+def test_masks_around_crops_of_crops_look_at_the_crop_of_the_image() -> None:
+    inside, outside = RandomCrop(count=2, size=12, scale=(0.3, 0.9)), RandomCrop(count=3, size=18, chunk=2)
+    found = explained(line("saliency", inside, outside, BinaryMask(count=2)), batch=5).values[:, 0]
+    network = functions(Small())
+    for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
+        input_image = random_images()[image].double().numpy()
+        total = 0.0
+        for index in range(2):
+            key = (*KEYS[image], index)
+            mask = module.mask(KEYS[image], index, (26, 35), 0.9).double().numpy()
+            windows = crops.drawn(key, (26, 35), outside)["windows"]
+            views = iter(range(3))
+
+            def crop_of(
+                view: Array,
+                key: Any = key,
+                windows: Any = windows,
+                views: Any = views,
+                input_image: Any = input_image,
+                label: int = label,
+            ) -> tuple[Array, float, float]:
+                number = next(views)
+                top, left, tall, wide = windows[number]
+                original = oracles.resize(input_image[:, top : top + tall, left : left + wide], (18, 18))
+                logits: list[float] = []
+                totals: list[float] = []
+
+                def inner(crop: Array) -> tuple[Array, float, float]:
+                    values, logit, everything = inner_of(network, label)(crop)
+                    logits.append(logit)
+                    totals.append(everything)
+                    return values, logit, everything
+
+                small = crops.drawn((*key, number), (18, 18), inside)["windows"]
+                values, _ = oracles.random_crop(
+                    inner,
+                    lambda gradient: oracles.gradient_to_mask(gradient, original),
+                    "adjoint",
+                    view,
+                    small,
+                    **inside.as_dict(),
+                )
+                return values[None], float(np.mean(logits)), float(np.mean(totals))
+
+            total = (
+                total
+                + oracles.random_crop(
+                    crop_of,
+                    lambda values: values[0],
+                    "adjoint",
+                    input_image * mask,
+                    windows,
+                    **outside.as_dict(),
+                )[0]
+            )
+        close(found[row], np.asarray(total) / 2)
+
+
+def test_masks_around_flips_look_at_the_flipped_image() -> None:
+    # around a method that is symmetric already, flips double the map: a mix-up of sides would show
+    params = RandomCrop(count=2, size=16, scale=(1.0, 1.0), ratio=(35 / 26, 35 / 26), weight="none")
+    mirrored = Multiscale(scales=(1.0,))
+    found = explained(line("saliency", params, mirrored, BinaryMask(count=1))).values[:, 0]
+    network = functions(Small()).network
+    for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
+        total = 0.0
+        for flip in (False, True):
+            mask = module.mask(KEYS[image], 0, (26, 35), 0.9).double().requires_grad_()
+            view = random_images()[image].double() * mask
+            view = view.flip(-1) if flip else view
+            crop = interpolate(view[None], size=(16, 16), mode="bilinear", align_corners=False)
+            (gradient,) = torch.autograd.grad(2 * network(crop)[0, label - 1], mask)
+            total = total + gradient[0].abs().numpy()
+        close(found[row], total)
+
+
+def test_masks_of_masked_images_go_to_the_outer_mask() -> None:
+    found = explained(line("saliency", BinaryMask(count=2, keep=0.7), BinaryMask(count=3))).values[:, 0]
+    network = functions(Small()).network
+    for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
+        total = torch.zeros(26, 35, dtype=torch.float64)
+        for outer in range(3):
+            for inner in range(2):
+                mask = module.mask(KEYS[image], outer, (26, 35), 0.9).double().requires_grad_()
+                second = module.mask((*KEYS[image], outer), inner, (26, 35), 0.7).double()
+                logit = network((random_images()[image].double() * mask * second)[None])[0, label - 1]
+                (gradient,) = torch.autograd.grad(logit, mask)
+                total += gradient[0].abs() / 6
+        close(found[row], total)
+
+
+def test_crops_inside_two_masks_are_masked_by_both() -> None:
+    inside = RandomCrop(count=2, size=16, scale=(1.0, 1.0), ratio=(35 / 26, 35 / 26), weight="none")
+    bound = line("saliency", inside, BinaryMask(count=1, keep=0.6), BinaryMask(count=1))
+    found = explained(bound).values[:, 0]
+    network = functions(Small()).network
+    for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
+        mask = module.mask(KEYS[image], 0, (26, 35), 0.9).double().requires_grad_()
+        second = module.mask((*KEYS[image], 0), 0, (26, 35), 0.6).double()
+        masked = (random_images()[image].double() * mask * second)[None]
+        crop = interpolate(masked, size=(16, 16), mode="bilinear", align_corners=False)
+        (gradient,) = torch.autograd.grad(2 * network(crop)[0, label - 1], mask)
+        close(found[row], gradient[0].abs())
+
+
+def test_noise_inside_masks_keeps_the_masks_around() -> None:
+    bound = line("saliency", Smoothgrad(count=2, mean_of="signed"), BinaryMask(count=2, gradient_to="image"))
+    assert explained(bound).values.shape == (6, 3, 26, 35)
+    zero = line("saliency", Smoothgrad(count=1, sigma=0.0, mean_of="signed"), BinaryMask(count=2))
+    close(explained(zero).values, explained(line("saliency", BinaryMask(count=2))).values)
+
+
+def test_masks_are_one_for_all_channels_and_keep_their_share() -> None:
+    masks = torch.stack([module.mask((0, "a"), index, (40, 60), 0.75) for index in range(20)])
+    assert masks.shape == (20, 1, 40, 60)
+    assert set(masks.unique().tolist()) == {0.0, 1.0}
+    assert float(masks.mean()) == pytest.approx(0.75, abs=0.01)
+    assert not torch.equal(masks[0], masks[1])
+    seen: list[torch.Tensor] = []
+
+    def watch(model: object, images: torch.Tensor, targets: Targets, keys: object) -> Attribution:
+        seen.append(images)
+        return Attribution(torch.ones(len(targets.images), 1, 4, 4), torch.zeros(len(targets.images)))
+
+    inner = BoundMethod(watch, lambda values: values[:, 0], "paste")
+    module.binary_mask.run(inner, BinaryMask(count=2, keep=0.5)).explain(
+        Explained(Small()), random_images(1), Targets((0,), (1,)), KEYS[:1]
+    )
+    expected = [module.mask(KEYS[0], index, (26, 35), 0.5) * random_images(1)[0] for index in range(2)]
+    assert torch.equal(torch.cat(seen), torch.stack(expected))
+
+
+def test_forwards_are_full_and_shared_by_images() -> None:
+    model = Explained(Small(), batch=4)
+    model.probe()
+    sizes: list[int] = []
+    model.network.trunk[0].register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    line("saliency", BinaryMask(count=5)).explain(model, random_images(), TARGETS, KEYS)
+    assert sizes == [4, 4, 4, 3]
+
+
+def test_defaults_are_the_authors() -> None:
+    params = BinaryMask()
+    assert (params.count, params.keep, params.gradient_to) == (50, 0.9, "mask")
+
+
+@pytest.mark.parametrize("bad", [{"count": 0}, {"keep": 0.0}, {"keep": 1.1}, {"gradient_to": "input"}])
+def test_parameters_are_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(bad))):
+        BinaryMask.model_validate(bad)

@@ -1,0 +1,295 @@
+"""`evaluate`: every listed image counted once, faults named, figures as the oracle counts them."""
+
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pseudolabel.commands.evaluate import evaluate
+from pseudolabel.errors import DataError, UsageError
+from pseudolabel.masks import write_mask
+from pseudolabel.records import Dataset, ImageRecord, LabelSpace
+from tests.golden.worked_example import ABSTAINING, PREDICTION, REGION, TRUTH
+from tests.oracles import metrics as oracles
+
+NAMES = ("background", "cat", "dog")
+IDS = ("a", "b", "007", "7", "e")
+
+
+@dataclass(frozen=True)
+class Given:
+    """A reader step that gives a data set made by the test."""
+
+    dataset: Dataset
+    component_name: str = "given"
+
+    def load(self):
+        return self, None
+
+    def run(self, params):
+        return self.dataset
+
+    def parameters(self):
+        return {"split": "val"}
+
+
+class Folder:
+    """Five images with truth, masks and parts on disk, and as arrays."""
+
+    def __init__(self, root):
+        random = np.random.default_rng(0)
+        self.root, self.truth, self.masks, self.parts = root, {}, {}, {}
+        for one in IDS:
+            shape = tuple(random.integers(5, 12, size=2))
+            self.truth[one] = random.choice([0, 1, 2, 255], size=shape).astype(np.uint8)
+            self.masks[one] = random.choice([0, 1, 2, 255], size=shape).astype(np.uint8)
+            self.parts[one] = random.choice([0, 1, 2], size=shape).astype(np.uint8)
+            for what in ("truth", "masks", "parts"):
+                write_mask(root / what / f"{one}.png", getattr(self, what)[one])
+        (root / "classes.txt").write_text("\n".join(NAMES) + "\n")
+        self.maps = {one: (random.random((2, 3, 4)).astype(np.float32) * 7) for one in IDS}
+        self.reference()
+
+    def reference(self, leave_out=(), rule="own"):
+        save_file(
+            {one: torch.from_numpy(m) for one, m in self.maps.items() if one not in leave_out},
+            self.root / "reference.safetensors",
+            {
+                "ids": json.dumps({one: [1, 2] for one in IDS if one not in leave_out}),
+                "threshold": "0.5",
+                "rule": rule,
+                "classifier": "0" * 64,
+            },
+        )
+
+    def step(self, order=IDS, without=(), parts=False):
+        records = tuple(
+            ImageRecord(
+                one, self.root / "x.jpg", (1,), None if one in without else self.root / "truth" / f"{one}.png"
+            )
+            for one in order
+        )
+        return Given(Dataset(records, LabelSpace(NAMES), self.root / "parts" if parts else None))
+
+    def names(self):
+        path = self.root / "names.txt"
+        path.write_text("\n".join(NAMES))
+        return path
+
+    def score(self, **options):
+        given = {"masks": self.root / "masks", "truth": self.root / "truth", "quiet": True}
+        return evaluate(**{**given, "classes": self.root / "classes.txt", **options})
+
+    def score_reader(self, step=None, **options):
+        return evaluate(masks=self.root / "masks", data=step or self.step(), quiet=True, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path)
+
+
+def test_equals_the_oracle_over_the_set(folder):
+    found = folder.score_reader(
+        folder.step(parts=True), reference=folder.root / "reference.safetensors", workers=3
+    )
+    counts = {"whole": 0, "dr": 0, "ndr": 0, "part": 0, "body": 0}
+    for one in IDS:
+        truth, mask = folder.truth[one], folder.masks[one]
+        full = [oracles.bilinear(m, *truth.shape) for m in folder.maps[one]]
+        region = oracles.discriminative(truth, full, (1, 2), 0.5, "own")
+        counts["whole"] += np.array(oracles.confusion(truth, mask, 3))
+        for name, where in (
+            ("dr", region),
+            ("ndr", ~region),
+            ("part", folder.parts[one] == 1),
+            ("body", folder.parts[one] == 2),
+        ):
+            counts[name] += np.array(oracles.masked(truth, mask, where, 3))
+
+    def recall(name):
+        return oracles.nanmean([counts[name][c, c] / counts[name][c].sum() for c in (1, 2)])
+
+    assert found["images"] == 5
+    assert found["miou"] == pytest.approx(oracles.miou(counts["whole"].tolist(), 3, "background", range(3)))
+    assert found["dr_recall"] == pytest.approx(recall("dr"))
+    assert found["ndr_recall"] == pytest.approx(recall("ndr"))
+    assert found["parts"]["part_recall"] == pytest.approx(recall("part"))
+    assert found["parts"]["body_recall"] == pytest.approx(recall("body"))
+    assert found["dr_recall"] != found["ndr_recall"]
+    assert found["split"] == "val"
+    assert found["reading_of_ignore"] == "background"
+    assert found["readings"]["wrong"]["confusion"] == counts["whole"].tolist()
+    assert found["miou"] == found["readings"]["background"]["miou"]
+    low, high = found["miou_interval"]["low"], found["miou_interval"]["high"]
+    assert low < found["miou"] < high
+
+
+@pytest.mark.parametrize("prediction", [PREDICTION, ABSTAINING])
+def test_worked_example_through_files(tmp_path, prediction):
+    write_mask(tmp_path / "truth" / "x.png", TRUTH)
+    write_mask(tmp_path / "masks" / "x.png", prediction)
+    (tmp_path / "classes.txt").write_text("background\ncat\ndog\nhorse\n")
+    # A reference of the image's own size is taken as it is, so the region is the example's.
+    maps = np.stack([np.where(c == TRUTH, REGION * 1.0, 0.1) for c in (1, 2)]).astype(np.float32)
+    meta = {"ids": '{"x": [1, 2]}', "threshold": "0.25", "rule": "own", "classifier": "c" * 64}
+    save_file({"x": torch.from_numpy(maps)}, tmp_path / "reference.safetensors", meta)
+    found = evaluate(
+        masks=tmp_path / "masks",
+        truth=tmp_path / "truth",
+        classes=tmp_path / "classes.txt",
+        reference=tmp_path / "reference.safetensors",
+        quiet=True,
+    )
+    wanted = (0.583333, 0.875, 0.416667) if prediction is PREDICTION else (0.522436, 0.75, 0.416667)
+    assert (found["miou"], found["dr_recall"], found["ndr_recall"]) == pytest.approx(wanted, abs=5e-7)
+    assert found["classes_averaged"] == 3
+    assert found["iou"]["horse"] is None
+    assert found["reference"]["maps"] == "reference.safetensors"
+    assert found["reference"]["threshold"] == 0.25
+    assert len(found["reference"]["sha256"]) == 64
+    stored = json.loads((tmp_path / "masks" / "evaluation.json").read_text())
+    assert stored == json.loads(json.dumps(found))
+    contract = "images miou classes_averaged iou dr_recall ndr_recall fg_precision fg_recall fg_hit coverage"
+    contract += " confusion reading_of_ignore reference readings legacy parts labels"
+    assert set(contract.split()) <= set(stored)
+
+
+def test_without_a_reference_regions_are_undefined_and_a_hint_says_how(folder, capsys):
+    found = folder.score(quiet=False, out=folder.root / "result.json")
+    assert (folder.root / "result.json").is_file()
+    assert found["reference"] is found["dr_recall"] is found["ndr_recall"] is found["parts"] is None
+    assert set(found["legacy"].values()) == {None}
+    assert "`pl reference RECIPE -o reference.safetensors`" in capsys.readouterr().err
+
+
+def test_f24_list_order_and_workers_change_nothing(folder):
+    maps = folder.root / "reference.safetensors"
+    one = folder.score_reader(reference=maps, workers=1)
+    other = folder.score_reader(folder.step(IDS[::-1]), reference=maps, workers=4)
+    assert one == other
+    half = folder.score_reader(folder.step(IDS[:2]))
+    rest = folder.score_reader(folder.step(IDS[2:]))
+    wrong = [np.array(part["readings"]["wrong"]["confusion"]) for part in (half, rest, one)]
+    np.testing.assert_array_equal(wrong[0] + wrong[1], wrong[2])
+
+
+@pytest.mark.parametrize("how", ["folder", "reader"])
+def test_a_missing_mask_is_refused(folder, how):
+    (folder.root / "masks" / "007.png").unlink()
+    with pytest.raises(DataError, match="1 of 5 images have no mask: 007;"):
+        folder.score() if how == "folder" else folder.score_reader()
+    assert not (folder.root / "masks" / "evaluation.json").exists()
+
+
+def test_f24_an_image_listed_twice_is_refused(folder):
+    with pytest.raises(DataError, match="b: stands twice"):
+        folder.score_reader(folder.step((*IDS, "b")))
+    (folder.root / "list.txt").write_text("a\nb\na\n")
+    with pytest.raises(DataError, match="1 ids are listed twice: a"):
+        folder.score(listing=folder.root / "list.txt")
+
+
+def test_f17_every_faulty_mask_is_counted_and_the_first_named(folder):
+    write_mask(folder.root / "masks" / "a.png", np.zeros((2, 3), np.uint8))
+    write_mask(folder.root / "masks" / "b.png", np.full(folder.truth["b"].shape, 9, np.uint8))
+    (folder.root / "masks" / "e.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="3 of 5 images cannot be scored") as caught:
+        folder.score()
+    text = str(caught.value)
+    assert "a.png: mask is 2 x 3, its truth" in text
+    assert "b.png: mask holds 9 (" in text
+    assert "e.png" in text
+
+
+def test_f17_truth_outside_the_classes_names_the_truth(folder):
+    (folder.root / "classes.txt").write_text("background\ncat\n")
+    with pytest.raises(DataError, match=r"(masks|truth)/007\.png: mask holds 2 \("):
+        folder.score()
+
+
+def test_masks_without_truth_need_a_list(folder):
+    (folder.root / "truth" / "7.png").unlink()
+    with pytest.raises(DataError, match=r"1 masks have no ground truth in .*: 7; name the images"):
+        folder.score()
+    (folder.root / "list.txt").write_text("a\n007\n\n")
+    assert folder.score(listing=folder.root / "list.txt")["images"] == 2
+    (folder.root / "list.txt").write_text("a\n7\n")
+    with pytest.raises(DataError, match="1 of 2 listed images have no ground truth: 7"):
+        folder.score(listing=folder.root / "list.txt")
+
+
+def test_data_without_truth_is_refused(folder):
+    with pytest.raises(DataError, match="2 of 5 images have no ground truth mask: 7, e"):
+        folder.score_reader(folder.step(without=("7", "e")))
+    with pytest.raises(DataError, match="the data set has no ground truth"):
+        folder.score_reader(folder.step(without=IDS))
+
+
+def test_a_reference_that_does_not_fit_is_refused(folder):
+    maps = folder.root / "reference.safetensors"
+    folder.reference(leave_out=("b", "7"))
+    with pytest.raises(DataError, match="2 images have no reference maps: b, 7"):
+        folder.score_reader(reference=maps)
+    folder.reference(rule="mine")
+    with pytest.raises(DataError, match="rule 'mine'"):
+        folder.score_reader(reference=maps)
+    maps.write_bytes(b"{}")
+    with pytest.raises(DataError, match="holds no reference maps"):
+        folder.score_reader(reference=maps)
+    maps.unlink()
+    with pytest.raises(DataError, match="make them with `pl reference"):
+        folder.score_reader(reference=maps)
+
+
+def test_part_masks_that_do_not_fit_are_refused(folder):
+    (folder.root / "parts" / "a.png").unlink()
+    write_mask(folder.root / "parts" / "b.png", np.zeros((1, 1), np.uint8))
+    with pytest.raises(DataError, match=r"2 of 5 images cannot be scored.*b\.png: part mask is 1 x 1"):
+        folder.score_reader(folder.step(parts=True))
+
+
+def test_a_run_of_other_classes_is_refused(folder):
+    (folder.root / "classes.txt").write_text("background\ndog\ncat\n")
+    with pytest.raises(DataError, match=r"classes\.txt: its classes are not those of the data"):
+        evaluate(folder.root, truth=folder.root / "truth", classes=folder.names(), quiet=True)
+    (folder.root / "classes.txt").write_text("\n".join(NAMES))
+    found = evaluate(folder.root, truth=folder.root / "truth", classes=folder.names(), quiet=True)
+    assert found["miou"] == folder.score()["miou"]
+    assert json.loads((folder.root / "evaluation.json").read_text())["images"] == 5
+
+
+def test_average_over_and_limit(folder):
+    found = folder.score(average_over=("background", "dog"), limit=3)
+    assert found["images"] == 3
+    assert found["average_over"] == ["background", "dog"]
+    assert found["classes_averaged"] == 2
+    assert found["miou"] == pytest.approx((found["iou"]["background"] + found["iou"]["dog"]) / 2)
+    with pytest.raises(UsageError, match="'dgo' is not a class; did you mean 'dog'"):
+        folder.score(average_over=("dgo",))
+
+
+def test_f18_nothing_labelled_is_null_and_not_nan(folder):
+    for one in IDS:
+        write_mask(folder.root / "truth" / f"{one}.png", np.full(folder.truth[one].shape, 255, np.uint8))
+    found = folder.score()
+    assert found["miou"] is None
+    assert found["classes_averaged"] == 0
+    text = (folder.root / "masks" / "evaluation.json").read_text()
+    assert "NaN" not in text
+    assert not any(isinstance(v, float) and math.isnan(v) for v in found.values())
+
+
+def test_arguments_that_do_not_fit_together_are_refused(folder):
+    with pytest.raises(UsageError, match="give a run, or --masks"):
+        evaluate()
+    with pytest.raises(UsageError, match="--masks needs --truth"):
+        evaluate(masks=folder.root / "masks")
+    with pytest.raises(UsageError, match="--truth needs --classes"):
+        evaluate(masks=folder.root / "masks", truth=folder.root / "truth")
+    with pytest.raises(UsageError, match=r"no recipe\.yaml"):
+        evaluate(folder.root)

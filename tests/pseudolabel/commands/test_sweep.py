@@ -1,0 +1,230 @@
+"""`sweep`: a row equals making the masks at that threshold and scoring them; splits, halves, refusals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from pseudolabel.commands.evaluate import evaluate
+from pseudolabel.commands.sweep import GRID, sweep
+from pseudolabel.draws import seed_of
+from pseudolabel.errors import DataError, UsageError
+from pseudolabel.masks import write_mask
+from pseudolabel.pipeline import postprocessing
+from pseudolabel.recipes import recipe
+from pseudolabel.recipes.schema import GenerateRecipe
+from pseudolabel.records import Scores
+
+IDS = tuple(f"{i:03d}" for i in range(18))
+SAME = (
+    "miou",
+    "classes_averaged",
+    "dr_recall",
+    "ndr_recall",
+    "fg_precision",
+    "fg_recall",
+    "fg_hit",
+    "coverage",
+)
+
+
+def recipe_of(root, background="constant", **options):
+    return {
+        "data": {"reader": "voc", "root": str(root / "voc"), "split": "val", "labels": "csv"},
+        "classifier": {"checkpoint": "nowhere"},
+        "maps": [
+            {"method": {"name": "cam"}, "refine": [{"name": "smooth", "size": 3}, {"name": "normalise"}]}
+        ],
+        "background": {"name": background},
+        **options,
+    }
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A data set in VOC layout, a run with stored maps, reference maps; 18 images of two classes."""
+    root = tmp_path_factory.mktemp("sweep")
+    random = np.random.default_rng(0)
+    lists = root / "voc" / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "val.txt").write_text("\n".join(IDS) + "\n")
+    (root / "voc" / "classes.txt").write_text("background\ncat\ndog\n")
+    labels, ids, reference = [], {}, {}
+    for index, one in enumerate(IDS):
+        shape = (16 + index % 3, 20)
+        truth = np.zeros(shape, np.uint8)
+        present = [(1,), (2,), (1, 2)][index % 3]
+        for place, c in enumerate(present):
+            truth[3:12, 2 + 9 * place : 10 + 9 * place] = c
+        truth[3, :] = 255
+        write_mask(root / "voc" / "SegmentationClass" / f"{one}.png", truth)
+        pixels = (truth[..., None] * 40 + random.integers(0, 60, size=(*shape, 3))).astype(np.uint8)
+        (root / "voc" / "JPEGImages").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(root / "voc" / "JPEGImages" / f"{one}.jpg", quality=95)
+        labels.append(one + "," + " ".join(["cat", "dog"][c - 1] for c in present))
+        values = np.stack([(truth == c) * 2.0 + random.random(shape) * 2 for c in present]).astype(np.float32)
+        tensors = {"scores": torch.from_numpy(values), "ids": torch.tensor(present)}
+        (root / "run" / "maps").mkdir(parents=True, exist_ok=True)
+        save_file(tensors, root / "run" / "maps" / f"{one}.safetensors")
+        ids[one] = list(present)
+        reference[one] = torch.from_numpy(random.random((len(present), 4, 5)).astype(np.float32))
+    (root / "voc" / "labels.csv").write_text("id,labels\n" + "\n".join(labels) + "\n")
+    meta = {"ids": json.dumps(ids), "threshold": "0.5", "rule": "own", "classifier": "0" * 64}
+    save_file(reference, root / "reference.safetensors", meta)
+    return root
+
+
+@pytest.fixture
+def run(made):
+    """The run with the plain recipe."""
+    write_recipe(made, recipe_of(made))
+    return made / "run"
+
+
+def write_recipe(root, wanted):
+    (root / "run" / "recipe.yaml").write_text(recipe.dump(recipe.load(wanted, GenerateRecipe)))
+
+
+def masks_at(root, wanted, threshold, out):
+    """Masks of a run at one threshold, made one at a time."""
+    loaded = recipe.load(wanted, GenerateRecipe, [f"background.threshold={threshold}"])
+    for one in IDS:
+        tensors = load_file(root / "run" / "maps" / f"{one}.safetensors")
+        pixels = np.asarray(Image.open(root / "voc" / "JPEGImages" / f"{one}.jpg"))
+        scores = Scores(tuple(tensors["ids"].tolist()), tensors["scores"])
+        refined = postprocessing.refine(scores, pixels, loaded.maps[0].refine)
+        write_mask(
+            out / f"{one}.png", postprocessing.resolve(refined, pixels, loaded.background, loaded.postprocess)
+        )
+
+
+@pytest.mark.parametrize("background", ["constant", "superpixel"])
+def test_a_row_equals_scoring_masks_made_at_its_threshold(made, tmp_path, background):
+    wanted = recipe_of(made, background)
+    write_recipe(made, wanted)
+    maps = made / "reference.safetensors"
+    found = sweep(
+        made / "run",
+        reference=maps,
+        thresholds=(0.3, 0.1, 0.5),
+        workers=0,
+        quiet=True,
+        average_over=("cat", "dog"),
+    )
+    assert [row["threshold"] for row in found["rows"]] == [0.1, 0.3, 0.5]
+    for row in found["rows"]:
+        masks_at(made, wanted, row["threshold"], tmp_path / "masks")
+        loaded = recipe.load(wanted, GenerateRecipe)
+        alone = evaluate(
+            masks=tmp_path / "masks",
+            data=loaded.data,
+            reference=maps,
+            average_over=("cat", "dog"),
+            quiet=True,
+        )
+        assert {name: row[name] for name in SAME} == {name: alone[name] for name in SAME}
+        assert {name: row[name] for name in alone["legacy"]} == alone["legacy"]
+    assert len({row["miou"] for row in found["rows"]}) > 1
+    assert found["background"] == background
+
+
+def test_f24_workers_change_nothing(run, made):
+    here = sweep(run, reference=made / "reference.safetensors", workers=0, quiet=True)
+    stored = (run / "sweep.json").read_bytes()
+    image = (run / "sweep.png").read_bytes()
+    assert sweep(run, reference=made / "reference.safetensors", workers=2, quiet=True) == here
+    assert (run / "sweep.json").read_bytes() == stored
+    assert (run / "sweep.png").read_bytes() == image
+    assert json.loads(stored) == json.loads(json.dumps(here))
+
+
+def test_says_what_was_picked_and_on_which_images(run, capsys):
+    found = sweep(run, workers=0)
+    assert [row["threshold"] for row in found["rows"]] == list(GRID)
+    assert found["best"]["miou"] == max(row["miou"] for row in found["rows"])
+    assert (found["split"], found["images"], found["key"]) == ("val", 18, "background.threshold")
+    assert found["classes_averaged"] == 3
+    assert found["reference"] is found["best"]["dr_recall"] is None
+    assert "pl reference" in capsys.readouterr().err
+    with Image.open(run / "sweep.png") as image:
+        assert image.size == (1280, 800)
+
+
+def test_held_out_half_is_scored_at_the_threshold_of_the_other(run, made):
+    found = sweep(run, thresholds=(0.2, 0.4, 0.6), workers=0, quiet=True)["held_out"]
+    assert found["images_picked"] + found["images"] == 18
+    assert min(found["images_picked"], found["images"]) > 3
+    assert found["threshold"] in (0.2, 0.4, 0.6)
+    lists = made / "voc" / "ImageSets" / "Segmentation"
+    for half, key in ((0, "miou_picked"), (1, "miou")):
+        chosen = [one for one in IDS if seed_of("half", one) & 1 == half]
+        (lists / f"half{half}.txt").write_text("\n".join(chosen) + "\n")
+        alone = sweep(
+            run, thresholds=(0.2, 0.4, 0.6), overrides=[f"data.split=half{half}"], workers=0, quiet=True
+        )
+        assert alone["held_out"] is None
+        wanted = {row["threshold"]: row["miou"] for row in alone["rows"]}[found["threshold"]]
+        assert found[key] == wanted
+        if half == 0:
+            assert alone["best"]["threshold"] == found["threshold"]
+
+
+def test_of_equal_rows_the_first_is_best(run):
+    found = sweep(run, thresholds=(0.3, 0.3 + 1e-12, 0.3 + 2e-12), workers=0, quiet=True)
+    assert len({row["miou"] for row in found["rows"]}) == 1
+    assert found["best"] == found["rows"][0]
+
+
+@pytest.mark.parametrize(("no_label", "hit"), [("background", 1.0), ("ignore", 0.0)])
+def test_an_image_without_a_class_is_what_the_recipe_says(made, tmp_path, no_label, hit):
+    write_recipe(made, recipe_of(made, no_label=no_label))
+    file = made / "run" / "maps" / f"{IDS[0]}.safetensors"
+    kept = file.read_bytes()
+    save_file({"scores": torch.zeros(0, 16, 20), "ids": torch.zeros(0, dtype=torch.int64)}, file)
+    try:
+        row = sweep(made / "run", thresholds=(0.3,), limit=1, workers=0, quiet=True)["best"]
+    finally:
+        file.write_bytes(kept)
+    assert row["coverage"] == hit
+
+
+def test_refusals_name_place_and_remedy(run, made, tmp_path):
+    maps = run / "maps"
+    (maps / "005.safetensors").rename(maps / "hidden")
+    try:
+        with pytest.raises(DataError, match=r"1 of 18 images have no stored maps: 005; .*output\.maps=true"):
+            sweep(run, quiet=True)
+        (maps / "005.safetensors").write_bytes(b"broken")
+        with pytest.raises(DataError, match=r"1 of 18 images cannot be swept: .*005\.safetensors"):
+            sweep(run, thresholds=(0.3,), workers=0, quiet=True)
+        save_file({"scores": torch.ones(1, 4, 4), "ids": torch.tensor([1])}, maps / "005.safetensors")
+        with pytest.raises(DataError, match=r"005\.safetensors: maps are 4 x 4, the truth 18 x 20"):
+            sweep(run, thresholds=(0.3,), workers=0, quiet=True)
+    finally:
+        (maps / "hidden").rename(maps / "005.safetensors")
+    with pytest.raises(UsageError, match=r"2\.0 is refused by 'constant'"):
+        sweep(run, thresholds=(2.0,), workers=0, quiet=True)
+    with pytest.raises(UsageError, match="thresholds are empty"):
+        sweep(run, thresholds=(), quiet=True)
+    with pytest.raises(UsageError, match="'kat' is not a class"):
+        sweep(run, average_over=("kat",), quiet=True)
+    write_recipe(made, recipe_of(made, "power"))
+    with pytest.raises(UsageError, match=r"swept over 'alpha'.*--thresholds"):
+        sweep(run, quiet=True)
+    with pytest.raises(UsageError, match=r"no recipe\.yaml"):
+        sweep(Path(tmp_path), quiet=True)
+
+
+def test_superpixels_are_kept_where_the_recipe_says(made, run, tmp_path):
+    kept = tmp_path / "kept"
+    write_recipe(made, recipe_of(made, "superpixel"))
+    bare = sweep(run, thresholds=(0.1, 0.5), workers=0, quiet=True)
+    override = [f"output.superpixels={kept}"]
+    for workers in (2, 0):  # the first makes them in processes, the second reads them
+        found = sweep(run, thresholds=(0.1, 0.5), overrides=override, workers=workers, quiet=True)
+        assert found["rows"] == bare["rows"]
+        assert len(list(kept.rglob("*.superpixels"))) == len(IDS)

@@ -1,1 +1,0 @@
-"""Bricks of another package."""
