@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.errors import MachineError
+from pseudolabel.pipeline import workers as worker_pool
 from pseudolabel.pipeline.workers import pool
 
 
