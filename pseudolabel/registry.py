@@ -86,6 +86,10 @@ class Component:
     device: str = "any"
     traits: dict[str, Any] = field(default_factory=dict)
 
+    def __reduce__(self) -> tuple[Callable[[str, str], Component], tuple[str, str]]:
+        """Pickled by its name: a worker process finds its own."""
+        return get, (self.kind, self.name)
+
 
 def component(
     params: type[Parameters],

@@ -21,7 +21,7 @@ from pseudolabel import images, masks
 from pseudolabel.metrics.regions import discriminative
 from pseudolabel.pipeline import postprocessing
 from pseudolabel.pipeline.items import read_maps
-from pseudolabel.recipes import recipe as recipes
+from pseudolabel.recipes.loading import load_recipe, plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.records import ImageRecord
 from pseudolabel.runs import disk
@@ -190,10 +190,10 @@ def recipe_of(name: str, post: Post, root: Path, classifier: Path) -> GenerateRe
             smoothed = [GAUSSIAN] if part.method == "saliency" else []
             lines.append({**part.source(), "refine": [*smoothed, *part.scaled()]})
         fuse = {"by": "mean", "weights": mix.weights, "refine": list(post.filters)}
-        return recipes.load({**base, "maps": lines, "fuse": fuse}, GenerateRecipe)
+        return load_recipe({**base, "maps": lines, "fuse": fuse}, GenerateRecipe)
     kind = KINDS[name]
     refiners = post.refiners(kind.scaled(), gradients=kind.method == "saliency")
-    return recipes.load({**base, "maps": [{**kind.source(), "refine": refiners}]}, GenerateRecipe)
+    return load_recipe({**base, "maps": [{**kind.source(), "refine": refiners}]}, GenerateRecipe)
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def measure(cell: Cell, records: Sequence[ImageRecord], path: Path, workers: int
     Returns:
         `ids_<index>` and `counts_<index>` of each image.
     """
-    plain = recipes.plain(cell.recipe)
+    plain = plain_data(cell.recipe)
     asked = json.dumps(
         [
             [one["refine"] for one in plain["maps"]],

@@ -55,7 +55,7 @@ def main() -> None:
             if not maps[0].ids:
                 continue
             scores = postprocessing.combine(maps, image, [one.refine for one in recipe.maps], recipe.fuse)
-            background, params = recipe.background.load()
+            background, params = recipe.background.component, recipe.background.params
             label_scores = background.run(scores, image, params)
             label_scores = {
                 "no CRF": label_scores,

@@ -38,9 +38,9 @@ from _voc_maps import matrices
 
 import pseudolabel
 from pseudolabel.metrics.confusion import Counts
-from pseudolabel.recipes import recipe as recipes
-from pseudolabel.recipes.recipe import read_plain
+from pseudolabel.recipes.loading import load_recipe, plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
+from pseudolabel.recipes.yaml import read_plain
 from pseudolabel.records import ImageRecord
 from pseudolabel.runs import disk
 from pseudolabel.scoring.truth import Truth, of_reader, run_recipe
@@ -253,7 +253,7 @@ def _network(text: str) -> dict[str, Any]:
 def _generate(name: str, place: Place, given: argparse.Namespace) -> None:
     """Store the maps that are not there; `pl generate` refuses a folder of another recipe."""
     folder = given.work / "maps" / name / place.split
-    recipe = recipes.load(KINDS[name].recipe(given.root, place.split, given.classifier), GenerateRecipe)
+    recipe = load_recipe(KINDS[name].recipe(given.root, place.split, given.classifier), GenerateRecipe)
     there = all((folder / "maps" / f"{record.id}.safetensors").is_file() for record in place.records)
     if there and _decides(run_recipe(folder)) == _decides(recipe):
         return
@@ -264,7 +264,7 @@ def _generate(name: str, place: Place, given: argparse.Namespace) -> None:
 
 def _decides(recipe: GenerateRecipe) -> Any:
     """What a recipe says about raw maps."""
-    plain = recipes.plain(recipe)
+    plain = plain_data(recipe)
     lines = [{key: one[key] for key in ("method", "aggregate")} for one in plain["maps"]]
     return [lines, *(plain[key] for key in ("seed", "precision", "labels"))]
 

@@ -28,7 +28,7 @@ from pseudolabel.figures.overlays import overlay
 from pseudolabel.metrics.confusion import confusion
 from pseudolabel.pipeline import postprocessing
 from pseudolabel.pipeline.items import read_maps
-from pseudolabel.recipes import recipe as recipes
+from pseudolabel.recipes.loading import load_recipe, plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.records import ImageRecord
 from pseudolabel.scoring.truth import Truth, of_reader, run_recipe
@@ -71,11 +71,11 @@ def main() -> None:
 
 def _recipe(recipe: GenerateRecipe, post: Post) -> GenerateRecipe:
     """The run's recipe with another way from its maps to masks."""
-    plain = recipes.plain(recipe)
+    plain = plain_data(recipe)
     cams = "cam" in plain["maps"][0]["method"]["name"]  # cam, grad_cam, layer_cam, ...
     scaled = {"name": "normalise", "method": "max"} if cams else {"name": "normalise"}
     plain["maps"][0]["refine"] = post.refiners([scaled], gradients=not cams)
-    return recipes.load({**plain, **post.after()}, GenerateRecipe)
+    return load_recipe({**plain, **post.after()}, GenerateRecipe)
 
 
 def _maps_of(record: ImageRecord) -> str:

@@ -16,8 +16,9 @@ from pydantic import BaseModel
 
 from pseudolabel import registry
 from pseudolabel.commands.methods import methods
-from pseudolabel.recipes.recipe import Section, Step
 from pseudolabel.recipes.schema import RECIPES as PL
+from pseudolabel.recipes.section import Section
+from pseudolabel.recipes.steps import Step
 from segtrain.comparison.recipe import RECIPES as COMPARE
 from segtrain.recipe import RECIPES as SEG
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pseudolabel.recipes.recipe import dump
+from pseudolabel.recipes.yaml import dump_recipe
 from segtrain.checkpoint import Header
 from segtrain.inspection import Inspection
 from segtrain.recipe import SegRecipe
@@ -65,7 +65,7 @@ def write_card(
 def _settings(recipe: SegRecipe) -> list[str]:
     """The recipe as YAML without the sections that hold paths of the machine."""
     lines, section = [], ""
-    for line in dump(recipe).rstrip().splitlines():
+    for line in dump_recipe(recipe).rstrip().splitlines():
         section = section if line.startswith((" ", "-")) else line.partition(":")[0]
         if section not in ("data", "masks", "validation"):
             lines.append(line)

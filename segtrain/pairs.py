@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel.errors import DataError
-from pseudolabel.recipes.recipe import ReaderStep
 from pseudolabel.recipes.schema import validation_step
+from pseudolabel.recipes.steps import ReaderStep
 from pseudolabel.records import Dataset, LabelSpace
 from pseudolabel.runs import disk, writing
 
@@ -47,7 +47,7 @@ def read_data(data: ReaderStep, replaced: Mapping[str, Any] | None = None) -> Da
         DataError: the list is empty, or what the reader refuses.
     """
     step = data if replaced is None else validation_step(data, dict(replaced))
-    component, params = step.load()
+    component, params = step.component, step.params
     dataset: Dataset = component.run(params)
     if not dataset.records:
         raise DataError(f"data: {step.reader} gives no image; look at its root and split")

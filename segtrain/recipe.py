@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pseudolabel.recipes.recipe import Key, ReaderStep, Section
 from pseudolabel.recipes.schema import Precision, check_validation
+from pseudolabel.recipes.section import Key, Section
+from pseudolabel.recipes.steps import ReaderStep
 from pseudolabel.registry import parameter
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pseudolabel.errors import DataError, UsageError
-from pseudolabel.recipes import recipe
+from pseudolabel.recipes.yaml import read_plain
 from pseudolabel.records import LabelSpace, nearest
 
 IMAGENET = 1000  # logits of a classifier that a class map speaks of
@@ -55,7 +55,7 @@ def read_class_map(path: Path | str) -> ClassMap:
             two names; place and remedy are told.
     """
     file = Path(path).expanduser()
-    data, place = recipe.read_plain(file, "class map")
+    data, place = read_plain(file, "class map")
     if not isinstance(data, dict) or not data:
         raise UsageError(f"{file}: a class map has a line a name, for instance `cat: [281, 282]`")
     owner: dict[int, str] = {}

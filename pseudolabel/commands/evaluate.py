@@ -41,7 +41,7 @@ from pseudolabel.scoring.truth import (
 )
 
 if TYPE_CHECKING:
-    from pseudolabel.recipes.recipe import ReaderStep
+    from pseudolabel.recipes.steps import ReaderStep
 
 DEFAULT: Reading = "background"
 BLOCK = 256  # images read at once; bounds the memory

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pseudolabel import console
 from pseudolabel.errors import DataError, UsageError
-from pseudolabel.recipes import recipe as recipes
+from pseudolabel.recipes.loading import load_recipe, plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
+from pseudolabel.recipes.yaml import dump_recipe
 from pseudolabel.records import IGNORE, Dataset, ImageRecord
 from pseudolabel.runs import disk, writing
 
@@ -105,9 +106,9 @@ def generate(
 
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: is not above 0 images")
-    chosen = recipes.load(recipe, GenerateRecipe, overrides)
+    chosen = load_recipe(recipe, GenerateRecipe, overrides)
     where = pick(device)
-    reader, params = chosen.data.load()
+    reader, params = chosen.data.component, chosen.data.params
     data: Dataset = reader.run(params)
     if workers and _wants_processes(chosen, data.records[:limit]):
         make_ready()
@@ -115,7 +116,7 @@ def generate(
     loaded, data = chosen_classifier(chosen, data, say)
     fingerprint = _fingerprint(chosen, data, loaded)
     with writing.open_run(out, "generate", fingerprint, overwrite=overwrite, new=new, wait=wait) as folder:
-        disk.write_text(folder.path / "recipe.yaml", recipes.dump(chosen))
+        disk.write_text(folder.path / "recipe.yaml", dump_recipe(chosen))
         disk.write_text(folder.path / "classes.txt", "".join(f"{name}\n" for name in loaded.space.names))
 
         def classifier() -> ClassifierOf:
@@ -139,7 +140,7 @@ def _wants_processes(chosen: GenerateRecipe, records: Sequence[ImageRecord]) -> 
 
 def _fingerprint(chosen: GenerateRecipe, data: Dataset, loaded: Loaded) -> dict[str, Any]:
     """All that decides the bytes; each input's own digest stands in its manifest line."""
-    recipe = recipes.plain(chosen)
+    recipe = plain_data(chosen)
     del recipe["data"], recipe["classifier"], recipe["output"]
     for key, plain in (("fuse", None), ("precision", "float32")):
         if recipe[key] == plain:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pseudolabel import console, images, masks
 from pseudolabel.commands._selection import named, spread
 from pseudolabel.errors import DataError, MachineError, UsageError
-from pseudolabel.recipes import recipe as recipes
+from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.schema import GenerateRecipe
+from pseudolabel.recipes.steps import Step
 from pseudolabel.records import Dataset, ImageRecord
 from pseudolabel.runs import disk, writing
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from pseudolabel.figures.preview_sheet import Row
     from pseudolabel.pipeline.explaining import ClassifierOf
     from pseudolabel.pipeline.items import Job, Made, Walk
-    from pseudolabel.recipes.recipe import Step
+    from pseudolabel.recipes.loading import load_recipe
+    from pseudolabel.recipes.steps import Step
 
 SHEET, RESULT, OVERLAYS = "preview.png", "preview.json", "overlays"
 MAPS = 3  # classes of one image whose maps are shown
@@ -85,9 +87,9 @@ def preview(
 
     if count < 1:
         raise UsageError(f"--count {count}: is not above 0 images")
-    chosen = recipes.load(recipe, GenerateRecipe, overrides)
+    chosen = load_recipe(recipe, GenerateRecipe, overrides)
     where = pick(device)
-    reader, params = chosen.data.load()
+    reader, params = chosen.data.component, chosen.data.params
     data: Dataset = reader.run(params)
     say: Callable[[str], None] = (lambda text: None) if quiet else console.say
     loaded, data = chosen_classifier(chosen, data, say)
@@ -285,7 +287,7 @@ class _Line:
         maps = []
         made = seen.made
         if made is not None and made.raw and made.refined is not None:
-            unit = self.chosen.background.load()[0].takes == UNIT
+            unit = self.chosen.background.component.takes == UNIT
             for label in self._strongest(seen):
                 at = made.raw[0].ids.index(label)
                 raw, refined = made.raw[0].values[at].numpy(), made.refined.values[at].numpy()
@@ -306,9 +308,9 @@ def _walked(chosen: GenerateRecipe) -> list[str]:
 
 
 def _step(step: Step) -> str:
-    defaults = step.load()[0].params.model_fields
+    defaults = step.component.params.model_fields
     moved = {
-        key: value for key, value in step.load()[1].as_dict().items() if value != defaults[key].get_default()
+        key: value for key, value in step.params.as_dict().items() if value != defaults[key].get_default()
     }
     said = ", ".join(f"{key} {value}" for key, value in moved.items())
     return step.component_name + (f" ({said})" if said else "")

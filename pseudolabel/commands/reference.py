@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pseudolabel import console
 from pseudolabel.errors import DataError, UsageError
-from pseudolabel.recipes import recipe as recipes
+from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.schema import Branch, GenerateRecipe, Labels
+from pseudolabel.recipes.steps import MethodStep
 from pseudolabel.runs import disk
 from pseudolabel.runs.tensors import packed
 
@@ -62,14 +63,13 @@ def reference(
     """
     from pseudolabel.pipeline.chosen import chosen_classifier
     from pseudolabel.pipeline.explaining import ClassifierOf, exact_kernels
-    from pseudolabel.recipes.recipe import MethodStep
     from pseudolabel.training.device import pick
 
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: is not above 0 images")
-    chosen = recipes.load(recipe, GenerateRecipe, overrides)
+    chosen = load_recipe(recipe, GenerateRecipe, overrides)
     where = pick(device)
-    reader, params = chosen.data.load()
+    reader, params = chosen.data.component, chosen.data.params
     data = reader.run(params)
     for record in data.records[:limit]:
         if record.labels is None:

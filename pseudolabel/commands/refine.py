@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from pseudolabel import console, images
 from pseudolabel.commands.generate import FILLS
 from pseudolabel.errors import DataError, MachineError, UsageError
-from pseudolabel.recipes import recipe as recipes
+from pseudolabel.recipes.loading import plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
+from pseudolabel.recipes.yaml import dump_recipe
 from pseudolabel.records import Dataset, LabelSpace
 from pseudolabel.runs import disk, writing
 from pseudolabel.scoring.truth import run_recipe, size
@@ -91,14 +92,14 @@ def refine(
     chosen = _recipe(source, overrides)
     lines = _lines(source)
     names = _names(source)
-    reader, params = chosen.data.load()
+    reader, params = chosen.data.component, chosen.data.params
     data: Dataset = reader.run(params)
     if chosen.labels.source == "given" and data.space.names != names:
         raise DataError(f"{source}: its classes are not those of the data; look at data.root")
     tasks = _tasks(source, chosen, data, lines)
     fingerprint = _fingerprint(chosen, names, tasks)
     with writing.open_run(out, "refine", fingerprint, overwrite=overwrite, new=new, wait=wait) as folder:
-        disk.write_text(folder.path / "recipe.yaml", recipes.dump(chosen))
+        disk.write_text(folder.path / "recipe.yaml", dump_recipe(chosen))
         disk.write_text(folder.path / "classes.txt", "".join(f"{name}\n" for name in names))
         work = _Refinement(chosen, names, tasks[:limit], folder, workers, quiet)
         return {**work.complete(), "run": str(folder.path)}
@@ -110,9 +111,9 @@ def _recipe(source: Path, overrides: Sequence[str]) -> GenerateRecipe:
     Raises:
         UsageError: an override touches what the stored maps were made with.
     """
-    before = recipes.plain(run_recipe(source))
+    before = plain_data(run_recipe(source))
     chosen = run_recipe(source, ("output.maps=false", *overrides))
-    after = recipes.plain(chosen)
+    after = plain_data(chosen)
     for plain in (before, after):
         for key in FREE:
             del plain[key]
@@ -182,7 +183,7 @@ def _tasks(
 
 def _fingerprint(chosen: GenerateRecipe, names: Sequence[str], tasks: Sequence[_Task]) -> dict[str, Any]:
     """All that decides the bytes: the line after the maps, and the digests of maps and images."""
-    recipe = recipes.plain(chosen)
+    recipe = plain_data(chosen)
     rows = hashlib.sha256()
     for task in tasks:
         row = [task.id, task.maps_sha256, task.facts.get("input_sha256")]

@@ -26,8 +26,8 @@ from pseudolabel.scoring.threshold_counts import Sums, Work, count, require_maps
 from pseudolabel.scoring.truth import Reference, check_classes, of_reader, run_recipe
 
 if TYPE_CHECKING:
-    from pseudolabel.recipes.recipe import ReaderStep
     from pseudolabel.recipes.schema import GenerateRecipe
+    from pseudolabel.recipes.steps import ReaderStep
 
 GRID = tuple(round(0.02 * step, 2) for step in range(1, 31))  # 0.02 to 0.60, scores in 0..1
 SCORE = "score 0..1"  # the unit of a key that is compared with scores

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pseudolabel import console, weights
 from pseudolabel.errors import DataError, UsageError
-from pseudolabel.recipes import recipe as recipes
+from pseudolabel.recipes.loading import load_recipe, plain_data
 from pseudolabel.recipes.schema import TrainRecipe, validation_step
+from pseudolabel.recipes.yaml import dump_recipe
 from pseudolabel.records import Dataset, ImageRecord, LabelSpace
 from pseudolabel.runs import disk, writing
 
@@ -84,7 +85,7 @@ def train(
     from pseudolabel.training.device import pick
 
     begun = time.monotonic()
-    chosen = recipes.load(recipe, TrainRecipe, overrides)
+    chosen = load_recipe(recipe, TrainRecipe, overrides)
     where = pick(device)
     if where.type == "cpu":
         keep_pages()
@@ -144,7 +145,7 @@ def _prepare(chosen: TrainRecipe) -> _Start:
 
 def _dataset(step: Any, key: str) -> Dataset:
     """Read a data set whose every image must have labels."""
-    reader, params = step.load()
+    reader, params = step.component, step.params
     found: Dataset = reader.run(params)
     if not found.records:
         raise DataError(f"{key}: the list is empty; look at {key}.split")
@@ -163,7 +164,7 @@ def _fingerprint(
     std: weights.RGB,
 ) -> dict[str, Any]:
     """All that decides the bytes but the number of epochs, which may be raised later."""
-    recipe = recipes.plain(chosen)
+    recipe = plain_data(chosen)
     del recipe["data"], recipe["validation"], recipe["schedule"]["epochs"]
     if chosen.noise is None:
         del recipe["noise"]  # a key that runs of before it lack
@@ -208,7 +209,7 @@ def _train(
 
     chosen, begun = start.recipe, time.monotonic()
     say: Callable[[str], None] = (lambda text: None) if quiet else console.say
-    disk.write_text(run.path / "recipe.yaml", recipes.dump(chosen))
+    disk.write_text(run.path / "recipe.yaml", dump_recipe(chosen))
     network = start.network
     training = loop.training_of(network, chosen, where)
     resumption = Resumption(run.path / "checkpoints", disk.digest(start.fingerprint), console.say)
@@ -255,7 +256,7 @@ def _train(
         start.training.space,
         start.mean,
         start.std,
-        recipes.plain(chosen),
+        plain_data(chosen),
         disk.digest(start.fingerprint),
     )
     evaluation: dict[str, Any] = course.history[-1]["evaluation"]

@@ -31,10 +31,6 @@ class Chosen:
         """The component's name in its kind."""
         return self.component.name
 
-    def load(self) -> tuple[Component, Parameters]:
-        """Both."""
-        return self.component, self.params
-
 
 def image(height: int, width: int, seed: int = 0) -> Tensor:
     """(H, W, 3) uint8: coloured patches with a little noise, so that superpixels have something to follow."""

@@ -47,7 +47,7 @@ def chosen_classifier(
             f"{MOST_NAMES - 1}"
         )
     for one in chosen.maps:
-        method, _ = one.method.load()
+        method = one.method.component
         if "fits" in method.traits:
             method.traits["fits"](loaded.network)
     if not data.records:

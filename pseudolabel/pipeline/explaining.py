@@ -59,12 +59,12 @@ class ClassifierOf:
         self.model = Explained(
             loaded.network, device=device, batch=batch, precision=precision, groups=loaded.groups
         )
-        self._steps = [one.method.load() for one in lines]
+        self._steps = [(one.method.component, one.method.params) for one in lines]
         known = range(1, loaded.space.foreground + 1) if loaded.known is None else loaded.known
         self._ids = tuple(known)  # class id of each logit
         self._logit = {label: place for place, label in enumerate(known, start=1)}
         self.methods: list[BoundMethod] = [
-            build(method, [step.load() for step in one.aggregate])
+            build(method, [(step.component, step.params) for step in one.aggregate])
             for method, one in zip(self._steps, lines, strict=True)
         ]
         self.views = max(method.views for method in self.methods)

@@ -19,8 +19,8 @@ from pseudolabel.errors import DataError
 from pseudolabel.explain.method import on_image
 from pseudolabel.figures.overlays import overlay
 from pseudolabel.pipeline import postprocessing
-from pseudolabel.recipes.recipe import BackgroundStep, PostprocessorStep, RefinerStep
 from pseudolabel.recipes.schema import Fuse, GenerateRecipe
+from pseudolabel.recipes.steps import BackgroundStep, PostprocessorStep, RefinerStep
 from pseudolabel.records import Scores
 from pseudolabel.runs import disk, writing
 from pseudolabel.superpixels.engine import kept_in
@@ -67,7 +67,7 @@ class Walk:
             self.background,
             *self.postprocess,
         ]
-        return any(step.load()[0].device == "cpu" for step in steps)
+        return any(step.component.device == "cpu" for step in steps)
 
 
 @dataclass(frozen=True, eq=False)

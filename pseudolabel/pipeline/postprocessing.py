@@ -37,7 +37,7 @@ def refine(scores: Scores, image: NDArray[np.uint8] | Tensor, steps: Sequence[St
         return scores
     image_tensor = _tensor(image, scores)
     for step in steps:
-        component, params = step.load()
+        component, params = step.component, step.params
         scores = component.run(scores, image_tensor, params)
     return scores
 
@@ -87,7 +87,7 @@ def resolve(
 
     if not scores.ids:
         return np.zeros(tuple(scores.values.shape[1:]), np.uint8)
-    component, params = step.load()
+    component, params = step.component, step.params
     return _mask(component.run(scores, _tensor(image, scores), params), image, postprocess)
 
 
@@ -112,7 +112,7 @@ def sweep(
     """
     import numpy as np
 
-    component, params = step.load()
+    component, params = step.component, step.params
     key = swept_key(step)
     each = [_with(component, params, key, value) for value in values]
     if not scores.ids or not each:
@@ -137,7 +137,7 @@ def _mask(
     label_scores: LabelScores, image: NDArray[np.uint8] | Tensor, postprocess: Sequence[Step]
 ) -> NDArray[np.uint8]:
     for step in postprocess:
-        component, params = step.load()
+        component, params = step.component, step.params
         label_scores = component.run(label_scores, _tensor(image, label_scores), params)
     mask: NDArray[np.uint8] = label_scores.mask().cpu().numpy()
     return mask

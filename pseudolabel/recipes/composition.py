@@ -44,14 +44,19 @@ class Fuse(Protocol):
 
 
 class Step(Protocol):
-    """A component as a recipe names it; `pseudolabel.recipes.recipe.Step` is one."""
+    """A component as a recipe names it; `pseudolabel.recipes.steps.Step` is one."""
 
     @property
     def component_name(self) -> str:
         """The component's name in its kind."""
 
-    def load(self) -> tuple[Component, Parameters]:
-        """The component and its validated parameters."""
+    @property
+    def component(self) -> Component:
+        """The component."""
+
+    @property
+    def params(self) -> Parameters:
+        """Its validated parameters."""
 
 
 def swept_key(step: Step) -> str:
@@ -60,7 +65,7 @@ def swept_key(step: Step) -> str:
     Raises:
         UsageError: it declares none.
     """
-    component, _ = step.load()
+    component = step.component
     key = component.traits.get("swept")
     if key is None:
         raise UsageError(
@@ -76,7 +81,7 @@ def swept_unit(step: Step) -> str:
         UsageError: it declares no such key.
     """
     key = swept_key(step)
-    extra = step.load()[0].params.model_fields[key].json_schema_extra
+    extra = step.component.params.model_fields[key].json_schema_extra
     return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
 
 
@@ -98,7 +103,7 @@ def misfits(
     """
     given, giver = RAW, "the map"
     for index, one in enumerate(lines):
-        given, giver = one.method.load()[0].gives or RAW, repr(one.method.component_name)
+        given, giver = one.method.component.gives or RAW, repr(one.method.component_name)
         steps: list[tuple[Key, Step]] = [
             (("maps", index, "refine", place), step) for place, step in enumerate(one.refine)
         ]
@@ -124,7 +129,7 @@ def _chain(
 ) -> Generator[tuple[Key, str], None, tuple[str, str]]:
     """Misfits of components one after the other; returns what the last one gives and its name."""
     for key, step in steps:
-        component, _ = step.load()
+        component = step.component
         if component.takes == UNIT and given != UNIT:
             yield (
                 key,

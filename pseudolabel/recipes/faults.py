@@ -140,7 +140,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 def _step(kind: str, field: Any, value: Any) -> str:
     """How the name of a component is written where a step, or a list of them, is wanted; else nothing."""
     found = _model_in(field.annotation) if field is not None else None
-    key = getattr(found, "key", None)  # of `pseudolabel.recipes.recipe.Step`
+    key = getattr(found, "key", None)  # of `pseudolabel.recipes.steps.Step`
     if not isinstance(key, str) or not isinstance(value, str) or not value:
         return ""
     name = value if re.fullmatch(r"[A-Za-z]\w*", value) else json.dumps(value, ensure_ascii=False)

@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pseudolabel.errors import UsageError
-from pseudolabel.recipes.recipe import (
+from pseudolabel.recipes.loading import load_recipe
+from pseudolabel.recipes.section import Key, Section
+from pseudolabel.recipes.steps import (
     AggregatorStep,
     BackgroundStep,
-    Key,
     MethodStep,
     PostprocessorStep,
     ReaderStep,
     RefinerStep,
-    Section,
 )
 from pseudolabel.registry import parameter
 
@@ -249,9 +249,8 @@ def validation_step(data: ReaderStep, validation: dict[str, Any]) -> ReaderStep:
     Raises:
         UsageError: a key that the reader does not know, or a value that it refuses.
     """
-    from pseudolabel.recipes.recipe import load
 
-    return load({"data": {**data.model_dump(mode="json"), **validation}}, _OnlyData).data
+    return load_recipe({"data": {**data.model_dump(mode="json"), **validation}}, _OnlyData).data
 
 
 class _OnlyData(Section):

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from pseudolabel import masks as mask_files
 from pseudolabel.errors import DataError, UsageError
 from pseudolabel.metrics.regions import RULES, Rule, discriminative
-from pseudolabel.recipes import recipe as recipes
+from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.schema import GenerateRecipe
+from pseudolabel.recipes.steps import ReaderStep
 from pseudolabel.records import ImageRecord, LabelSpace
 from pseudolabel.runs import disk
 
 if TYPE_CHECKING:
-    from pseudolabel.recipes.recipe import ReaderStep
+    from pseudolabel.recipes.loading import load_recipe
+    from pseudolabel.recipes.steps import ReaderStep
     from pseudolabel.records import Dataset
 
 NAMED = 5  # images named in one message; all of them are counted
@@ -78,7 +80,7 @@ def run_recipe(run: Path, overrides: Sequence[str] = ()) -> GenerateRecipe:
             f"{run}: no recipe.yaml, so this is no run of `pl generate`; for a folder of masks give "
             "--masks DIR --truth DIR --classes FILE"
         )
-    return recipes.load(path, GenerateRecipe, overrides)
+    return load_recipe(path, GenerateRecipe, overrides)
 
 
 def of_reader(step: ReaderStep, limit: int | None = None) -> Truth:
@@ -91,7 +93,7 @@ def of_reader(step: ReaderStep, limit: int | None = None) -> Truth:
     Raises:
         DataError: no image has ground truth, or only some have.
     """
-    component, params = step.load()
+    component, params = step.component, step.params
     dataset: Dataset = component.run(params)
     records = dataset.records if limit is None else dataset.records[:limit]
     without = [record.id for record in records if record.mask is None]

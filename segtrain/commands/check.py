@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pseudolabel import console, masks
 from pseudolabel.errors import DataError, PseudolabelError, UsageError
-from pseudolabel.recipes import recipe as recipes
+from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.records import ImageRecord, LabelSpace
 from pseudolabel.runs import disk
 from segtrain.inspection import Inspection, inspect
@@ -62,7 +62,7 @@ def _sets(
     source: Path, images: Path | str | None, classes: Path | str | None, overrides: Sequence[str]
 ) -> list[PairSet]:
     if not source.is_dir():
-        recipe = recipes.load(source, SegRecipe, overrides)
+        recipe = load_recipe(source, SegRecipe, overrides)
         sets = [pair_up(read_data(recipe.data), recipe.masks)]
         if recipe.validation is not None:
             sets.append(pair_up(read_data(recipe.data, recipe.validation)))

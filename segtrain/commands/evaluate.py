@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pseudolabel import console
 from pseudolabel.errors import DataError, UsageError
-from pseudolabel.recipes import recipe as recipes
+from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.runs import disk
 from segtrain.pairs import PairSet, pair_up, read_data
 from segtrain.recipe import SegRecipe
@@ -55,7 +55,7 @@ def evaluate(
     from segtrain.runtime import place
 
     folder = Path(run)
-    recipe = recipes.load(_recipe_of(folder), SegRecipe, overrides)
+    recipe = load_recipe(_recipe_of(folder), SegRecipe, overrides)
     pairs = pair_up(read_data(recipe.data, recipe.validation))
     loaded = load_network(folder, checkpoint, pairs.space)
     where = place(device)

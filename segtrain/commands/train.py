@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pseudolabel import console, weights
 from pseudolabel.errors import DataError, UsageError
-from pseudolabel.recipes import recipe as recipes
+from pseudolabel.recipes.loading import load_recipe
+from pseudolabel.recipes.yaml import dump_recipe
 from pseudolabel.runs import disk, writing
 from segtrain.inspection import Inspection
 from segtrain.pairs import PairSet, pair_up, read_data
@@ -60,7 +61,7 @@ def train(
         DataError: a mask or image has a fault; all of them are told, and nothing was written.
         UsageError, MachineError, NumericError, Interrupted: see `pseudolabel.errors`.
     """
-    settled = recipes.load(recipe, SegRecipe, overrides)
+    settled = load_recipe(recipe, SegRecipe, overrides)
     pairs, seen = _checked(settled, on_bad, quiet)
     validation, validated = None, None
     if settled.validation is not None:
@@ -92,7 +93,7 @@ def train(
                 )
             )
             folder = run.path
-            disk.write_text(folder / "recipe.yaml", recipes.dump(settled))
+            disk.write_text(folder / "recipe.yaml", dump_recipe(settled))
         folder = Path(fabric.broadcast(str(folder)))
         quiet = quiet or fabric.global_rank > 0
         stop = stack.enter_context(console.interruptible())

@@ -15,8 +15,9 @@ from typing import Any
 
 from pseudolabel.errors import UsageError
 from pseudolabel.recipes.composition import swept_key
-from pseudolabel.recipes.recipe import ReaderStep, load
+from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.schema import GenerateRecipe, TrainRecipe, validation_step
+from pseudolabel.recipes.steps import ReaderStep
 from segtrain.comparison.recipe import CompareRecipe
 from segtrain.recipe import SegRecipe
 
@@ -82,7 +83,7 @@ def read(source: Path | str | Mapping[str, Any] | CompareRecipe, overrides: Sequ
     Raises:
         UsageError: any of the recipes is refused; the comparison's key stands before the fault.
     """
-    recipe = load(source, CompareRecipe, overrides)
+    recipe = load_recipe(source, CompareRecipe, overrides)
     base = Path(source).parent if isinstance(source, (str, Path)) else Path()
     data = _settings(recipe.data or {})
     classifier = None
@@ -121,7 +122,7 @@ def read(source: Path | str | Mapping[str, Any] | CompareRecipe, overrides: Sequ
 
 def _load(base: Path, path: str, model: Any, settings: Sequence[str], key: str) -> Any:
     try:
-        return load(base / path, model, settings)
+        return load_recipe(base / path, model, settings)
     except UsageError as fault:
         raise UsageError("\n".join(f"{key}: {line}" for line in str(fault).splitlines())) from fault
 

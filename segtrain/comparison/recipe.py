@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pseudolabel.recipes.recipe import Key, Section
+from pseudolabel.recipes.section import Key, Section
 from pseudolabel.registry import parameter
 
 

@@ -27,8 +27,9 @@ from pseudolabel.commands.refine import refine
 from pseudolabel.commands.sweep import sweep
 from pseudolabel.commands.train import train as train_classifier
 from pseudolabel.errors import DataError, Interrupted, PseudolabelError
-from pseudolabel.recipes.recipe import ReaderStep, load, plain
+from pseudolabel.recipes.loading import load_recipe, plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
+from pseudolabel.recipes.steps import ReaderStep
 from pseudolabel.records import Dataset
 from pseudolabel.runs import disk
 from segtrain.comparison.kept import contents, kept, mark, truth_of
@@ -183,7 +184,7 @@ def _stage(name: str, options: Options) -> Iterator[None]:
 
 
 def _dataset(step: ReaderStep) -> Dataset:
-    component, params = step.load()
+    component, params = step.component, step.params
     found: Dataset = component.run(params)
     if not found.records:
         raise DataError(f"{step.reader} gives no image; look at its root and split")
@@ -196,9 +197,9 @@ def _with_classifier(candidate: CandidatePlan, checkpoint: str | None) -> Candid
         return candidate
 
     def changed(recipe: GenerateRecipe) -> GenerateRecipe:
-        data = plain(recipe)
+        data = plain_data(recipe)
         data["classifier"]["checkpoint"] = checkpoint
-        return load(data, GenerateRecipe)
+        return load_recipe(data, GenerateRecipe)
 
     return replace(
         candidate, generate={split: changed(recipe) for split, recipe in candidate.generate.items()}
@@ -359,10 +360,10 @@ def _network(
     """Train the network on a candidate's masks; its figures and predictions on the reporting split."""
     out = _place(folder, candidate, "network")
     with _stage(f"{candidate.name}: network", options):
-        recipe = plain(plan.segmentation)
+        recipe = plain_data(plan.segmentation)
         recipe["masks"] = None if candidate.truth else str(folders["train"])
         training = commands.train(
-            load(recipe, SegRecipe), out, **options.of("device", "workers", "overwrite", "quiet")
+            load_recipe(recipe, SegRecipe), out, **options.of("device", "workers", "overwrite", "quiet")
         )
     weights = contents(out / "checkpoints", [path.name for path in sorted((out / "checkpoints").iterdir())])
     means = plan.recipe.average_over

@@ -9,7 +9,8 @@ from typing import Any
 
 from pseudolabel import __version__, console
 from pseudolabel.figures.text import percent, table
-from pseudolabel.recipes.recipe import ReaderStep, plain
+from pseudolabel.recipes.loading import plain_data
+from pseudolabel.recipes.steps import ReaderStep
 from segtrain.comparison.plan import Plan
 from segtrain.comparison.stages import Outcome, Results
 
@@ -38,16 +39,16 @@ def document(plan: Plan, results: Results) -> dict[str, Any]:
             "train": {"name": split_name(plan.train_data, "train"), "images": len(results.train.records)},
             "report": {"name": split_name(plan.report_data, "report"), "images": len(results.report.records)},
         },
-        "data": _unplaced(plain(plan.report_data)),
+        "data": _unplaced(plain_data(plan.report_data)),
         "classifier": _classifier(results),
         "references": {
             split: {**_unplaced(told), "threshold": 0.25, "rule": "own", **_of_reference(rows, split)}
             for split, told in results.references.items()
         },
         "recipes": {
-            "segmentation": _unplaced(plain(plan.segmentation)),
+            "segmentation": _unplaced(plain_data(plan.segmentation)),
             **{
-                outcome.plan.name: _unplaced(plain(outcome.plan.generate["train"]))
+                outcome.plan.name: _unplaced(plain_data(outcome.plan.generate["train"]))
                 for outcome in results.outcomes
                 if outcome.plan.generate
             },

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.classifier.class_map import read_class_map
-from pseudolabel.recipes import recipe
-from pseudolabel.recipes.recipe import Section
+from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.schema import GenerateRecipe, TrainRecipe
+from pseudolabel.recipes.section import Section
 from segtrain.comparison.plan import read
 from segtrain.comparison.recipe import CompareRecipe
 from segtrain.recipe import SegRecipe
@@ -38,7 +38,7 @@ def test_is_read_and_says_its_command(path: Path) -> None:
     if is_class_map(text):
         assert read_class_map(path).ids
     else:
-        recipe.load(path, schema_of(text))
+        load_recipe(path, schema_of(text))
     head = text.split("\n\n")[0]
     assert head.startswith("# ")
     command = re.search(r"#   (?:pl|seg) [a-z]+ (configs/\S+)", text) or re.search(r"scripts/demo", text)

@@ -26,9 +26,11 @@ class Given:
 
     dataset: Dataset
     component_name: str = "given"
+    params: None = None
 
-    def load(self):
-        return self, None
+    @property
+    def component(self):
+        return self
 
     def run(self, params):
         return self.dataset

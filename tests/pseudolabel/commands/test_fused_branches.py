@@ -14,7 +14,7 @@ import pseudolabel
 from pseudolabel.errors import UsageError
 from pseudolabel.masks import read_mask
 from pseudolabel.pipeline.items import read_maps
-from pseudolabel.recipes import recipe as recipes
+from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.schema import GenerateRecipe
 from tests.pseudolabel.commands.test_refine import EMPTY, IDS, made, recipe_of  # noqa: F401
 
@@ -50,8 +50,8 @@ def test_masks_are_those_of_the_weighted_mean(run: Path) -> None:
     from pseudolabel import images
     from pseudolabel.pipeline import postprocessing
 
-    chosen = recipes.load(run / "recipe.yaml", GenerateRecipe)
-    reader, params = chosen.data.load()
+    chosen = load_recipe(run / "recipe.yaml", GenerateRecipe)
+    reader, params = chosen.data.component, chosen.data.params
     seen = set()
     for record in reader.run(params).records:
         maps = read_maps(run / "maps" / f"{record.id}.safetensors")
@@ -106,9 +106,9 @@ def test_what_does_not_compose_is_refused(changes: dict[str, Any], said: str) ->
         "fuse": {"by": "mean"},
         "background": {"name": "constant", "threshold": 0.3},
     }
-    assert recipes.load(base, GenerateRecipe).fuse is not None
+    assert load_recipe(base, GenerateRecipe).fuse is not None
     with pytest.raises(UsageError, match=said):
-        recipes.load({**base, **changes}, GenerateRecipe)
+        load_recipe({**base, **changes}, GenerateRecipe)
 
 
 def test_batch_is_a_number_or_auto(tmp_path: Path, made: Path) -> None:  # noqa: F811
@@ -118,4 +118,4 @@ def test_batch_is_a_number_or_auto(tmp_path: Path, made: Path) -> None:  # noqa:
     assert summary["batch"] == summary["batch_asked"] == 4
     for wrong in (0, "large"):
         with pytest.raises(UsageError, match="batch"):
-            recipes.load(recipe_of(made, batch=wrong), GenerateRecipe)
+            load_recipe(recipe_of(made, batch=wrong), GenerateRecipe)

@@ -237,10 +237,11 @@ def test_uncovered_share_is_reported(place: Path, tmp_path: Path) -> None:
 
 
 def test_batches_hold_one_size_and_every_record_once(place: Path) -> None:
-    from pseudolabel.recipes.recipe import load
+    from pseudolabel.recipes.loading import load_recipe
     from pseudolabel.recipes.schema import GenerateRecipe
 
-    reader, params = load(recipe(place), GenerateRecipe).data.load()
+    data = load_recipe(recipe(place), GenerateRecipe).data
+    reader, params = data.component, data.params
     records = reader.run(params).records
     size = dict(zip((record.id for record in records), SIZES, strict=True))
     batches = list(plan(records, 3))

@@ -15,8 +15,9 @@ from pseudolabel.draws import seed_of
 from pseudolabel.errors import DataError, UsageError
 from pseudolabel.masks import write_mask
 from pseudolabel.pipeline import postprocessing
-from pseudolabel.recipes import recipe
+from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.schema import GenerateRecipe
+from pseudolabel.recipes.yaml import dump_recipe
 from pseudolabel.records import Scores
 
 IDS = tuple(f"{i:03d}" for i in range(18))
@@ -86,12 +87,12 @@ def run(made):
 
 
 def write_recipe(root, wanted):
-    (root / "run" / "recipe.yaml").write_text(recipe.dump(recipe.load(wanted, GenerateRecipe)))
+    (root / "run" / "recipe.yaml").write_text(dump_recipe(load_recipe(wanted, GenerateRecipe)))
 
 
 def masks_at(root, wanted, threshold, out):
     """Masks of a run at one threshold, made one at a time."""
-    loaded = recipe.load(wanted, GenerateRecipe, [f"background.threshold={threshold}"])
+    loaded = load_recipe(wanted, GenerateRecipe, [f"background.threshold={threshold}"])
     for one in IDS:
         tensors = load_file(root / "run" / "maps" / f"{one}.safetensors")
         pixels = np.asarray(Image.open(root / "voc" / "JPEGImages" / f"{one}.jpg"))
@@ -118,7 +119,7 @@ def test_a_row_equals_scoring_masks_made_at_its_threshold(made, tmp_path, backgr
     assert [row["threshold"] for row in found["rows"]] == [0.1, 0.3, 0.5]
     for row in found["rows"]:
         masks_at(made, wanted, row["threshold"], tmp_path / "masks")
-        loaded = recipe.load(wanted, GenerateRecipe)
+        loaded = load_recipe(wanted, GenerateRecipe)
         alone = evaluate(
             masks=tmp_path / "masks",
             data=loaded.data,

@@ -10,9 +10,10 @@ from pseudolabel import registry
 from pseudolabel.contracts.inputs import scene
 from pseudolabel.errors import UsageError
 from pseudolabel.pipeline import postprocessing
-from pseudolabel.recipes import composition, recipe
-from pseudolabel.recipes.recipe import BackgroundStep, MethodStep, PostprocessorStep, RefinerStep
+from pseudolabel.recipes import composition
+from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.schema import Fuse, GenerateRecipe
+from pseudolabel.recipes.steps import BackgroundStep, MethodStep, PostprocessorStep, RefinerStep
 from pseudolabel.records import LabelScores, Scores
 from pseudolabel.registry import RAW, SAME, UNIT, Component, Parameters, parameter
 
@@ -32,9 +33,7 @@ class Planted:
     def __init__(self, name, run, takes=UNIT, gives=UNIT, **traits):
         self.component_name = name
         self.component = Component("backgrounds", name, run, Strict, takes, gives, "any", traits)
-
-    def load(self):
-        return self.component, Strict()
+        self.params = Strict()
 
 
 def sure(label_scores: LabelScores, image: torch.Tensor, params: Strict) -> LabelScores:
@@ -114,7 +113,7 @@ def test_postprocessors_run_after_the_background_and_keep_becomes_255() -> None:
 def test_sweep_equals_resolving_at_every_value(name: str, postprocess: tuple[Planted, ...]) -> None:
     scores, image = scene()
     step = BackgroundStep(name=name)
-    if "swept" not in step.load()[0].traits:
+    if "swept" not in step.component.traits:
         pytest.skip(f"{name} has nothing to sweep")
     key, values = composition.swept_key(step), [0.05, 0.3, 0.6]
     masks = postprocessing.sweep(scores, image, step, values, postprocess)
@@ -224,9 +223,9 @@ def test_a_recipe_that_does_not_compose_is_refused_with_line_and_key(tmp_path) -
         "background: {name: power}\n"
     )
     with pytest.raises(UsageError) as refusal:
-        recipe.load(file, GenerateRecipe)
+        load_recipe(file, GenerateRecipe)
     assert str(refusal.value) == (
         f"{file}:7: background: 'power' takes scores in 0..1, 'smooth' gives raw ones; "
         "put {name: normalise} between"
     )
-    recipe.load(file, GenerateRecipe, ["maps.0.refine=[{name: normalise}]"])
+    load_recipe(file, GenerateRecipe, ["maps.0.refine=[{name: normalise}]"])

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pseudolabel.errors import UsageError
-from pseudolabel.recipes import recipe, schema
+from pseudolabel.recipes import schema
+from pseudolabel.recipes.loading import load_recipe, plain_data
+from pseudolabel.recipes.yaml import dump_recipe
 
 GOOD: dict[str, Any] = {
     "data": {"reader": "voc", "root": "x", "split": "train"},
@@ -31,7 +33,7 @@ def write(folder: Path, text: str) -> Path:
 
 def refusal(source: Any, *overrides: str, model: Any = schema.TrainRecipe) -> str:
     with pytest.raises(UsageError) as caught:
-        recipe.load(source, model, overrides)
+        load_recipe(source, model, overrides)
     return str(caught.value)
 
 
@@ -51,15 +53,15 @@ def replaced(data: Any, key: tuple[Any, ...], value: Any) -> Any:
 
 
 def test_defaults_are_filled_in_and_read_back() -> None:
-    read = recipe.load(GOOD, schema.TrainRecipe)
+    read = load_recipe(GOOD, schema.TrainRecipe)
     assert read.optimizer.momentum == 0.9
     assert read.data.parameters()["split"] == "train"
-    assert recipe.load(read, schema.TrainRecipe) == read
+    assert load_recipe(read, schema.TrainRecipe) == read
 
 
 def test_dump_reads_back_equal(tmp_path: Path) -> None:
-    read = recipe.load(GOOD, schema.TrainRecipe)
-    assert recipe.load(write(tmp_path, recipe.dump(read)), schema.TrainRecipe) == read
+    read = load_recipe(GOOD, schema.TrainRecipe)
+    assert load_recipe(write(tmp_path, dump_recipe(read)), schema.TrainRecipe) == read
 
 
 @given(
@@ -77,10 +79,10 @@ def test_f11_any_recipe_survives_the_round_trip(lr: float, name: str, epochs: in
         "schedule": {"epochs": epochs},
         "augmentation": {"resize": [1, 2], "flip": flip},
     }
-    read = recipe.load(data, schema.TrainRecipe)
+    read = load_recipe(data, schema.TrainRecipe)
     from ruamel.yaml import YAML
 
-    assert YAML(typ="safe", pure=True).load(recipe.dump(read)) == recipe.plain(read)
+    assert YAML(typ="safe", pure=True).load(dump_recipe(read)) == plain_data(read)
 
 
 def test_f11_every_fault_at_once_with_line_and_key(tmp_path: Path) -> None:
@@ -101,9 +103,9 @@ def test_f11_every_fault_at_once_with_line_and_key(tmp_path: Path) -> None:
     assert f"{path}:6: augmentatio: 'augmentatio' is not a key here; did you mean 'augmentation'?" in lines
 
 
-@pytest.mark.parametrize("key", leaves(recipe.plain(recipe.load(GOOD, schema.TrainRecipe))))
+@pytest.mark.parametrize("key", leaves(plain_data(load_recipe(GOOD, schema.TrainRecipe))))
 def test_f11_every_key_misspelt_is_refused_by_name(key: tuple[Any, ...]) -> None:
-    full = recipe.plain(recipe.load(GOOD, schema.TrainRecipe))
+    full = plain_data(load_recipe(GOOD, schema.TrainRecipe))
     wrong = (*key[:-1], f"{key[-1]}x")
     message = refusal(replaced(full, wrong, 1))
     assert f"'{key[-1]}x' is not a key here" in message
@@ -112,11 +114,11 @@ def test_f11_every_key_misspelt_is_refused_by_name(key: tuple[Any, ...]) -> None
 
 
 @pytest.mark.parametrize("wrong", [{"a": 1}, [1, [2]]])
-@pytest.mark.parametrize("key", leaves(recipe.plain(recipe.load(GOOD, schema.TrainRecipe))))
+@pytest.mark.parametrize("key", leaves(plain_data(load_recipe(GOOD, schema.TrainRecipe))))
 def test_f11_wrong_types_are_refused_at_their_key(key: tuple[Any, ...], wrong: Any) -> None:
     if key == ("validation",) and isinstance(wrong, dict):
         wrong = {"splt": 1}
-    full = recipe.plain(recipe.load(GOOD, schema.TrainRecipe))
+    full = plain_data(load_recipe(GOOD, schema.TrainRecipe))
     assert ".".join(key) in refusal(replaced(full, key, wrong))
 
 
@@ -148,8 +150,8 @@ def test_f11_an_alias_bomb_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_f11_numbers_and_words_of_yaml_1_2(tmp_path: Path) -> None:
-    text = recipe.dump(recipe.load(GOOD, schema.TrainRecipe)).replace("lr: 0.1", "lr: 1e-4")
-    read = recipe.load(
+    text = dump_recipe(load_recipe(GOOD, schema.TrainRecipe)).replace("lr: 0.1", "lr: 1e-4")
+    read = load_recipe(
         write(tmp_path, text.replace("backbone: resnet18", "backbone: no")), schema.TrainRecipe
     )
     assert read.optimizer.lr == 1e-4
@@ -157,7 +159,7 @@ def test_f11_numbers_and_words_of_yaml_1_2(tmp_path: Path) -> None:
 
 
 def test_overrides_apply_in_order_and_name_their_faults() -> None:
-    read = recipe.load(GOOD, schema.TrainRecipe, ["schedule.epochs=7", "schedule.epochs=8", "data.split=val"])
+    read = load_recipe(GOOD, schema.TrainRecipe, ["schedule.epochs=7", "schedule.epochs=8", "data.split=val"])
     assert read.schedule.epochs == 8
     assert read.data.parameters()["split"] == "val"
     assert refusal(GOOD, "schedule.epoch=1").startswith("--set: schedule.epoch: 'epoch' is not a key here")
