@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from pseudolabel import registry
 
-
 REFUSED = "refused"  # validation context: some step has a fault, the rest is looked at for more of them
 
 
