@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 LIMIT = 64_000_000  # pixels; three bytes each make 192 MB
+MOST_BYTES = 1 << 30  # of one file
 HEAD = 64  # bytes that tell one format from another
 
 _SIGNATURES = (  # what people name .jpg or .png by mistake; offset, bytes, name
@@ -65,12 +66,30 @@ class ImageWarning(UserWarning):
     """An image was read, but not all of it, or not as its maker may have meant."""
 
 
-def read_image(path: Path, limit: int = LIMIT) -> NDArray[np.uint8]:
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file, so that it is opened once for its digest and its pixels.
+
+    Raises:
+        DataError: missing, no regular file, unreadable, or larger than any image within the limit.
+    """
+    path = Path(path)
+    try:
+        with _regular(path) as file:
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+    if len(data) > MOST_BYTES:
+        raise DataError(f"{path}: is larger than {MOST_BYTES >> 20} MiB; shrink it")
+    return data
+
+
+def read_image(path: Path, limit: int = LIMIT, data: bytes | None = None) -> NDArray[np.uint8]:
     """Decode an image.
 
     Args:
         path: a regular file, JPEG, PNG, BMP, TIFF or WebP by content; its suffix does not matter.
         limit: largest number of pixels, looked at before decoding.
+        data: the content of the file where it has been read already; the file is then not opened.
 
     Returns:
         (H, W, 3) uint8 RGB, writable and contiguous, turned as EXIF says.
@@ -79,20 +98,20 @@ def read_image(path: Path, limit: int = LIMIT) -> NDArray[np.uint8]:
         DataError: missing, no regular file, damaged, truncated, too large, or of values nobody can show.
     """
     path = Path(path)
-    with opened(path, limit=limit) as image:
+    with opened(path, limit=limit, data=data) as image:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             warnings.warn(f"{path}: has several frames; the first is used", ImageWarning, stacklevel=2)
         image.load()
         return np.ascontiguousarray(_turned(_rgb(path, image), _orientation(image)))
 
 
-def read_size(path: Path, limit: int = LIMIT) -> tuple[int, int]:
-    """Height and width of an image as shown, from the header where the format allows it.
+def read_size(path: Path, limit: int = LIMIT, data: bytes | None = None) -> tuple[int, int]:
+    """Height and width of an image as shown, from the header where the format allows it; see `read_image`.
 
     Raises:
         DataError: as `read_image`, as far as the header shows it.
     """
-    with opened(Path(path), limit=limit) as image:
+    with opened(Path(path), limit=limit, data=data) as image:
         height, width = image.height, image.width
         # Pillow tells a TIFF's size as turned, that of the others as stored.
         if image.format != "TIFF" and _orientation(image) >= 5:
@@ -180,20 +199,23 @@ def _over_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 @contextlib.contextmanager
-def opened(path: Path, formats: tuple[str, ...] = FORMATS, limit: int = LIMIT) -> Iterator[Image]:
+def opened(
+    path: Path, formats: tuple[str, ...] = FORMATS, limit: int = LIMIT, data: bytes | None = None
+) -> Iterator[Image]:
     """An image with its header read and its size within the limit; decoding is up to the caller.
 
     Args:
         path: the file.
         formats: Pillow's names of what is taken.
         limit: largest number of pixels.
+        data: the content of the file where it has been read already.
 
     Raises:
         DataError: anything that goes wrong in here, in the body of the `with` too.
     """
     path = Path(path)
     try:
-        with _regular(path) as file:
+        with _regular(path) if data is None else io.BytesIO(data) as file:
             head = file.read(HEAD)
             file.seek(0)
             if not head:

@@ -11,10 +11,10 @@ import ast
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as _Field
@@ -65,6 +65,23 @@ def parameter(default: Any = ..., *, help: str, unit: str = "no unit", **bounds:
 
 
 @dataclass(frozen=True)
+class Need:
+    """What a component is handed as a keyword argument, beside its input, the image and its parameters.
+
+    Attributes:
+        kind: `network`, the classifier of a run of `pl train` that the parameter names; or `file`, the bytes
+            of
+            one file per image, `<folder>/<id><suffix>`, of the folder that the parameter names.
+        parameter: the parameter that holds the path. Its digest, not the path, decides what is already done.
+        suffix: of `file`.
+    """
+
+    kind: Literal["network", "file"]
+    parameter: str
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
 class Component:
     """A registered function with its parameters.
 
@@ -74,6 +91,7 @@ class Component:
         params: its parameters' class.
         takes, gives: range of the scores, RAW, UNIT or SAME (as taken); None where none flow.
         device: `any`, or `cpu` for one that is sent to the worker pool.
+        needs: what the caller loads and hands over, by the name of the keyword argument.
         traits: what a kind wants to know beside (a method's `place`, a background rule's `swept` key).
     """
 
@@ -84,6 +102,7 @@ class Component:
     takes: str | None = None
     gives: str | None = None
     device: str = "any"
+    needs: Mapping[str, Need] = field(default_factory=dict)
     traits: dict[str, Any] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[Callable[[str, str], Component], tuple[str, str]]:
@@ -98,6 +117,7 @@ def component(
     takes: str | None = None,
     gives: str | None = None,
     device: str = "any",
+    needs: Mapping[str, Need] | None = None,
     **traits: Any,
 ) -> Callable[[Callable[..., Any]], Component]:
     """Register the function below as a component; its module's place tells the kind.
@@ -114,7 +134,7 @@ def component(
         name = function.__name__.rstrip("_")
         if stem.rstrip("_") != name:
             raise TypeError(f"{function.__module__}: the component {name!r} must stand in a file of its name")
-        return Component(found, name, function, params, takes, gives, device, traits)
+        return Component(found, name, function, params, takes, gives, device, needs or {}, traits)
 
     return register
 

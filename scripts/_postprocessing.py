@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pseudolabel import images, masks
 from pseudolabel.metrics.regions import discriminative
 from pseudolabel.pipeline import postprocessing
-from pseudolabel.pipeline.items import read_maps
+from pseudolabel.pipeline.stored_maps import read_maps
 from pseudolabel.recipes.loading import load_recipe, plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.records import ImageRecord

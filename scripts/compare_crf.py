@@ -23,7 +23,7 @@ from torch.nn import functional
 from pseudolabel import images, registry
 from pseudolabel.metrics.confusion import confusion
 from pseudolabel.pipeline import postprocessing
-from pseudolabel.pipeline.items import read_maps
+from pseudolabel.pipeline.stored_maps import read_maps
 from pseudolabel.records import LabelScores
 from pseudolabel.runs import disk
 from pseudolabel.scoring.truth import of_reader, run_recipe

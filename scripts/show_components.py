@@ -27,7 +27,7 @@ from pseudolabel.figures.heat import heat
 from pseudolabel.figures.overlays import overlay
 from pseudolabel.metrics.confusion import confusion
 from pseudolabel.pipeline import postprocessing
-from pseudolabel.pipeline.items import read_maps
+from pseudolabel.pipeline.stored_maps import read_maps
 from pseudolabel.recipes.loading import load_recipe, plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.records import ImageRecord

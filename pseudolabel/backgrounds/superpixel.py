@@ -62,7 +62,7 @@ def sweep(scores: Scores, image: Tensor, params: Superpixel, thresholds: Sequenc
     device="cpu",
     swept="threshold",
     sweep=sweep,
-    needs_for={"engine": NEEDS},
+    packages_for={"engine": NEEDS},
 )
 def superpixel(scores: Scores, image: Tensor, params: Superpixel) -> LabelScores:
     """Background outside the superpixels of each class of one image.

@@ -3,47 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudolabel import console, images, masks
 from pseudolabel.commands._selection import named, spread
 from pseudolabel.errors import DataError, MachineError, UsageError
-from pseudolabel.recipes.loading import load_recipe
+from pseudolabel.pipeline.driver import NotDone
+from pseudolabel.pipeline.explaining import Prepared, explained, prepare, read_recipe
+from pseudolabel.pipeline.postprocessing import ImageMaps, ImageResult, PostprocessingPlan, postprocess_image
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.recipes.steps import Step
-from pseudolabel.records import Dataset, ImageRecord
+from pseudolabel.records import ImageRecord
 from pseudolabel.runs import disk, writing
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pseudolabel.classifier.checkpoint import Loaded
     from pseudolabel.figures.preview_sheet import Row
-    from pseudolabel.pipeline.explaining import ClassifierOf
-    from pseudolabel.pipeline.items import Job, Made, Walk
-    from pseudolabel.recipes.loading import load_recipe
-    from pseudolabel.recipes.steps import Step
+    from pseudolabel.pipeline.lanes import Lanes
 
 SHEET, RESULT, OVERLAYS = "preview.png", "preview.json", "overlays"
 MAPS = 3  # classes of one image whose maps are shown
 
 
 @dataclass(eq=False)
-class _Seen:
-    """One image and all that is told of it."""
+class _Shown:
+    """One image and all that the sheet says of it."""
 
     record: ImageRecord
-    pixels: NDArray[np.uint8] | None = None
-    labels: tuple[int, ...] = ()
-    made: Made | None = None
+    maps: ImageMaps | None = None
+    result: ImageResult | None = None
     truth: NDArray[np.uint8] | None = None
     seconds: float = 0.0
     fault: str | None = None
-    said: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def preview(
@@ -71,7 +68,7 @@ def preview(
     Returns:
         `shown`, each with `id, labels, maps_shown, miou, seconds, flat, uncovered, fault` (`miou`: mean
         IoU over the classes of this one image's truth and mask, null where there is no truth); `images`,
-        `failed`, `listed` (images of the recipe's list), `seconds_a_image` (all but the first, which
+        `failed`, `listed` (images of the recipe's list), `seconds_per_image` (all but the first, which
         warms the model up, where there are three), `estimate_seconds` (listed images x seconds),
         `picked` (how they were chosen), `device`, `classifier`, and `run`, the folder.
 
@@ -81,41 +78,28 @@ def preview(
         MachineError: device, memory, disk or lock.
         Interrupted: a signal came.
     """
-    from pseudolabel.pipeline.chosen import chosen_classifier
-    from pseudolabel.pipeline.explaining import ClassifierOf, exact_kernels
+    from pseudolabel.pipeline.explained_classifier import exact_kernels
     from pseudolabel.training.device import pick
 
     if count < 1:
         raise UsageError(f"--count {count}: is not above 0 images")
-    chosen = load_recipe(recipe, GenerateRecipe, overrides)
+    settled, data = read_recipe(recipe, overrides)
     where = pick(device)
-    reader, params = chosen.data.component, chosen.data.params
-    data: Dataset = reader.run(params)
-    say: Callable[[str], None] = (lambda text: None) if quiet else console.say
-    loaded, data = chosen_classifier(chosen, data, say)
-    records = named(data.records, ids) if ids is not None else spread(data.records, count, chosen.seed)
+    prepared = prepare(settled, data, (lambda text: None) if quiet else console.say)
+    records = prepared.data.records
+    records = tuple(named(records, ids) if ids is not None else spread(records, count, settled.seed))
     _refuse_run(Path(out))
     with writing.open_run(out, "preview", {}) as folder:
         _clear(folder.path)
-        classifier = ClassifierOf(
-            loaded, chosen.maps, device=where, batch=chosen.batch, precision=chosen.precision
-        )
-        for text in classifier.targets():
-            say(text)
-        line = _Line(chosen, data, loaded, classifier, folder)
-        seen: list[_Seen] = []
-        with (
-            console.interruptible() as stop,
-            console.progress(len(records), "images", quiet) as bar,
-            exact_kernels(),
-        ):
-            for record in records:
-                if stop.requested:
-                    raise stop.fault(f"{len(seen)} of {len(records)} images, no sheet", kept=False)
-                seen.append(line.see(record))
-                bar.advance()
-        result = line.result(seen, "named" if ids is not None else "spread")
-        images.write_image(folder.path / SHEET, line.sheet(seen, result))
+        lanes = prepared.lanes(where)
+        for text in lanes.first.targets():
+            if not quiet:
+                console.say(text)
+        sheet = _Preview(prepared, lanes, folder)
+        with exact_kernels():
+            shown = sheet.show(records, quiet)
+        result = sheet.result(shown, "named" if ids is not None else "spread")
+        images.write_image(folder.path / SHEET, sheet.sheet(shown, result))
         disk.write_json(folder.path / RESULT, result)
         return {**result, "run": str(folder.path)}
 
@@ -138,182 +122,171 @@ def _clear(folder: Path) -> None:
 
 
 @dataclass
-class _Line:
-    """The line of a recipe, one image after the other, timed."""
+class _Preview:
+    """A few images through a recipe, and what is written of them."""
 
-    chosen: GenerateRecipe
-    data: Dataset
-    loaded: Loaded
-    classifier: ClassifierOf
+    prepared: Prepared
+    lanes: Lanes
     folder: writing.RunFolder
 
-    def see(self, record: ImageRecord) -> _Seen:
-        """Walk one image down the line; one that cannot be done says why."""
-        seen = _Seen(record)
-        begun = time.monotonic()
+    def show(self, records: Sequence[ImageRecord], quiet: bool) -> list[_Shown]:
+        """Explain and postprocess every record; one that cannot be done says why."""
+        shown = {record.id: _Shown(record) for record in records}
+        plan = replace(
+            PostprocessingPlan.of(self.prepared.recipe), maps=False, overlays=True, keep_scores=True
+        )
+        with (
+            console.interruptible() as stop,
+            console.progress(len(records), "images", quiet) as bar,
+        ):
+            for event in explained(self.prepared, self.lanes, records, stop):
+                if isinstance(event, NotDone):
+                    self._fail(shown[event.id], event.what)
+                elif isinstance(event, ImageMaps):
+                    self._finish(shown[event.id], event, plan)
+                bar.advance()
+            if stop.requested:
+                raise stop.fault(f"{bar.done} of {len(records)} images, no sheet", kept=False)
+        return list(shown.values())
+
+    def _finish(self, image: _Shown, maps: ImageMaps, plan: PostprocessingPlan) -> None:
+        start = time.monotonic()
+        image.maps, image.result = maps, postprocess_image(maps, plan)
+        image.seconds = maps.seconds + time.monotonic() - start
+        if "uncovered" in maps.facts:
+            image.facts["uncovered"] = maps.facts["uncovered"]
         try:
-            self._walk(seen)
-            seen.seconds = time.monotonic() - begun
-            if seen.made is not None and seen.made.overlay is not None:
-                images.write_image(self.folder.file(OVERLAYS, record.id, ".png"), seen.made.overlay)
-            self._score(seen)
+            if image.result.overlay is not None:
+                path = self.folder.file(OVERLAYS, image.record.id, ".png")
+                images.write_image(path, image.result.overlay)
+            self._score(image)
         except DataError as error:
-            seen.fault = str(error)
-        if seen.fault is not None:
-            self.folder.problem(record.id, "not_shown", seen.fault, "look at image, truth and classifier")
-        return seen
+            self._fail(image, str(error))
+        else:
+            if image.result.fault is not None:
+                self._fail(image, image.result.fault)
 
-    def _walk(self, seen: _Seen) -> None:
-        from pseudolabel.pipeline.items import Job, make
+    def _fail(self, image: _Shown, fault: str) -> None:
+        image.fault = fault
+        self.folder.problem(image.record.id, "not_shown", fault, "look at image, truth and classifier")
 
-        record = seen.record
-        seen.pixels = images.read_image(record.image)
-        inputs = self.classifier.inputs([seen.pixels])
-        labels: tuple[int, ...] | None = record.labels or ()
-        if self.chosen.labels.source == "predicted":
-            (labels,) = self.classifier.predicted(inputs, self.chosen.labels.threshold)
-        if labels is None:
-            raise DataError("the classifier's scores are NaN or infinite")
-        seen.labels = labels
-        job = None if labels else self._unlabelled(seen)
-        if job is None:
-            found = self.classifier.maps(inputs, [labels], [(self.chosen.seed, record.id)])
-            if found.uncovered[0] is not None:
-                seen.said["uncovered"] = found.uncovered[0]
-            job = Job(record.id, labels, seen.pixels, found.values[0])
-        seen.made = make(job, self._steps())
-        seen.fault = seen.made.fault
-
-    def _unlabelled(self, seen: _Seen) -> Job:
-        from pseudolabel.commands.generate import FILLS
-        from pseudolabel.pipeline.items import Job
-
-        fill = FILLS.get(self.chosen.no_label)
-        if fill is None or seen.pixels is None:
-            raise DataError("it has no label, and no class is predicted for it")
-        return Job(seen.record.id, (), seen.pixels, (), fill)
-
-    def _steps(self) -> Walk:
-        from dataclasses import replace
-
-        from pseudolabel.pipeline.items import Walk
-
-        return replace(Walk.of(self.chosen), maps=False, overlays=True, scores=True)
-
-    def _score(self, seen: _Seen) -> None:
+    def _score(self, image: _Shown) -> None:
         """Hold the mask against the truth, where there is one of the same classes."""
         from pseudolabel.figures.mistakes import kinds
         from pseudolabel.metrics.confusion import confusion, defined, iou, mean, read
 
-        made, path = seen.made, seen.record.mask
-        if made is None or made.mask is None or path is None or self.data.space != self.loaded.space:
+        result, path, data = image.result, image.record.mask, self.prepared.data
+        if result is None or result.mask is None or path is None or data.space != self.prepared.loaded.space:
             return
         truth = masks.read_mask(path)
         height, width = truth.shape
-        masks.check_size((height, width), (made.mask.shape[0], made.mask.shape[1]), path)
-        masks.check_values(truth, self.data.space, path)
-        names = len(self.data.space.names)
-        union = iou(read(confusion(truth, made.mask, names), "background"))
-        seen.truth = truth
-        seen.said["miou"] = defined(mean(union, range(names))[0])
-        seen.said["shares"] = {
-            kind: round(float(place.mean()), 6) for kind, place in kinds(made.mask, truth).items()
+        masks.check_size((height, width), (result.mask.shape[0], result.mask.shape[1]), path)
+        masks.check_values(truth, data.space, path)
+        names = len(data.space.names)
+        union = iou(read(confusion(truth, result.mask, names), "background"))
+        image.truth = truth
+        image.facts["miou"] = defined(mean(union, range(names))[0])
+        image.facts["shares"] = {
+            kind: round(float(region.mean()), 6) for kind, region in kinds(result.mask, truth).items()
         }
 
-    def result(self, seen: Sequence[_Seen], picked: str) -> dict[str, Any]:
+    def result(self, shown: Sequence[_Shown], picked: str) -> dict[str, Any]:
         """What preview.json holds."""
         import torch
 
-        names, model = self.loaded.space.names, self.classifier.model
-        timed = [one.seconds for one in seen if one.fault is None]
-        if len(timed) > 2:
-            timed = timed[1:]
-        each = sum(timed) / len(timed) if timed else None
-        listed = len(self.data.records)
+        model = self.lanes.first.model
+        seconds = [image.seconds for image in shown if image.fault is None]
+        if len(seconds) > 2:
+            seconds = seconds[1:]
+        mean_seconds = sum(seconds) / len(seconds) if seconds else None
+        listed = len(self.prepared.data.records)
         return {
-            "shown": [
-                {
-                    "id": one.record.id,
-                    "labels": [names[label] for label in one.labels],
-                    "maps_shown": [names[label] for label in self._strongest(one)],
-                    "miou": None,
-                    "shares": None,
-                    "uncovered": None,
-                    "seconds": round(one.seconds, 3),
-                    "flat": [names[label] for label in (one.made.flat if one.made else ())],
-                    "fault": one.fault,
-                    **one.said,
-                }
-                for one in seen
-            ],
-            "images": sum(one.fault is None for one in seen),
-            "failed": sum(one.fault is not None for one in seen),
+            "shown": [self._facts(image) for image in shown],
+            "images": sum(image.fault is None for image in shown),
+            "failed": sum(image.fault is not None for image in shown),
             "listed": listed,
             "picked": picked,
-            "seconds_a_image": None if each is None else round(each, 3),
-            "estimate_seconds": None if each is None else round(each * listed, 1),
+            "seconds_per_image": None if mean_seconds is None else round(mean_seconds, 3),
+            "estimate_seconds": None if mean_seconds is None else round(mean_seconds * listed, 1),
             "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu",
-            "classifier": self.loaded.sha256,
+            "classifier": self.prepared.loaded.sha256,
         }
 
-    def _strongest(self, seen: _Seen) -> list[int]:
-        """The classes whose maps are shown: the largest raw values first."""
-        if seen.made is None or not seen.made.raw:
-            return []
-        raw = seen.made.raw[0]
-        peaks = dict(zip(raw.ids, raw.values.amax(dim=(1, 2)).tolist(), strict=True))
-        return sorted(peaks, key=lambda label: (-peaks[label], label))[:MAPS]
+    def _facts(self, image: _Shown) -> dict[str, Any]:
+        names = self.prepared.loaded.space.names
+        return {
+            "id": image.record.id,
+            "labels": [names[label] for label in (image.maps.labels if image.maps else ())],
+            "maps_shown": [names[label] for label in _strongest(image)],
+            "miou": None,
+            "shares": None,
+            "uncovered": None,
+            "seconds": round(image.seconds, 3),
+            "flat": [names[label] for label in (image.result.flat if image.result else ())],
+            "fault": image.fault,
+            **image.facts,
+        }
 
-    def sheet(self, seen: Sequence[_Seen], result: Mapping[str, Any]) -> NDArray[np.uint8]:
+    def sheet(self, shown: Sequence[_Shown], result: Mapping[str, Any]) -> NDArray[np.uint8]:
         """The contact sheet (H, W, 3) uint8."""
         from pseudolabel.figures.preview_sheet import preview_sheet
 
-        title = f"{len(seen)} of {result['listed']} images"
-        if result["seconds_a_image"] is not None:
+        prepared = self.prepared
+        title = f"{len(shown)} of {result['listed']} images"
+        if result["seconds_per_image"] is not None:
             took = console.duration(result["estimate_seconds"])
-            each, where = result["seconds_a_image"], result["device"]
-            title += f": {each:.2g} s each; {took} for all, one after the other, on {where}"
-        lines = [title, *_walked(self.chosen)]
-        if self.data.space != self.loaded.space and any(one.record.mask for one in seen):
+            mean_seconds, where = result["seconds_per_image"], result["device"]
+            title += f": {mean_seconds:.2g} s each; {took} for all, one after the other, on {where}"
+        lines = [title, *_in_words(prepared.recipe)]
+        if prepared.data.space != prepared.loaded.space and any(image.record.mask for image in shown):
             lines.append("the truth has other classes than the classifier and is not shown")
-        rows = [self._row(one, facts) for one, facts in zip(seen, result["shown"], strict=True)]
-        names = dict(enumerate(self.loaded.space.names))
-        return preview_sheet(rows, names, lines)
+        rows = [self._row(image, facts) for image, facts in zip(shown, result["shown"], strict=True)]
+        return preview_sheet(rows, dict(enumerate(prepared.loaded.space.names)), lines)
 
-    def _row(self, seen: _Seen, facts: Mapping[str, Any]) -> Row:
+    def _row(self, image: _Shown, facts: Mapping[str, Any]) -> Row:
         from pseudolabel.figures.preview_sheet import ClassMap, Row
         from pseudolabel.registry import UNIT
 
         maps = []
-        made = seen.made
-        if made is not None and made.raw and made.refined is not None:
-            unit = self.chosen.background.component.takes == UNIT
-            for label in self._strongest(seen):
-                at = made.raw[0].ids.index(label)
-                raw, refined = made.raw[0].values[at].numpy(), made.refined.values[at].numpy()
+        result = image.result
+        if result is not None and result.raw and result.refined is not None:
+            unit = self.prepared.recipe.background.component.takes == UNIT
+            for label in _strongest(image):
+                index = result.raw[0].ids.index(label)
+                raw, refined = result.raw[0].values[index].numpy(), result.refined.values[index].numpy()
                 maps.append(ClassMap(label, raw, refined, unit))
-        mask = None if made is None else made.mask
-        return Row(_caption(facts), seen.pixels, maps, mask, seen.truth)
+        mask = None if result is None else result.mask
+        values = None if image.maps is None else image.maps.image
+        return Row(_caption(facts), values, maps, mask, image.truth)
 
 
-def _walked(chosen: GenerateRecipe) -> list[str]:
-    """The line of a recipe in words, a text a branch and one for the rest: only what is no default."""
-    texts = [" > ".join(map(_step, (one.method, *one.aggregate, *one.refine))) for one in chosen.maps]
-    rest = [_step(step) for step in (chosen.background, *chosen.postprocess)]
-    if chosen.fuse is not None:
-        weights = "" if chosen.fuse.weights is None else f" {list(chosen.fuse.weights)}"
-        rest = [f"fuse by {chosen.fuse.by}{weights}", *map(_step, chosen.fuse.refine), *rest]
-        return [*texts, " > ".join(rest)]
-    return [" > ".join([*texts, *rest])]
+def _strongest(image: _Shown) -> list[int]:
+    """The classes whose maps are shown: the largest raw values first."""
+    if image.result is None or not image.result.raw:
+        return []
+    raw = image.result.raw[0]
+    peaks = dict(zip(raw.ids, raw.values.amax(dim=(1, 2)).tolist(), strict=True))
+    return sorted(peaks, key=lambda label: (-peaks[label], label))[:MAPS]
+
+
+def _in_words(recipe: GenerateRecipe) -> list[str]:
+    """The steps of a recipe, a text a branch and one for the rest: only what is no default."""
+    branches = [
+        " > ".join(map(_step, (branch.method, *branch.aggregate, *branch.refine))) for branch in recipe.maps
+    ]
+    rest = [_step(step) for step in (recipe.background, *recipe.postprocess)]
+    if recipe.fuse is None:
+        return [" > ".join([*branches, *rest])]
+    weights = "" if recipe.fuse.weights is None else f" {list(recipe.fuse.weights)}"
+    rest = [f"fuse by {recipe.fuse.by}{weights}", *map(_step, recipe.fuse.refine), *rest]
+    return [*branches, " > ".join(rest)]
 
 
 def _step(step: Step) -> str:
-    defaults = step.component.params.model_fields
-    moved = {
-        key: value for key, value in step.params.as_dict().items() if value != defaults[key].get_default()
-    }
-    said = ", ".join(f"{key} {value}" for key, value in moved.items())
-    return step.component_name + (f" ({said})" if said else "")
+    fields = step.component.params.model_fields
+    moved = {key: value for key, value in step.params.as_dict().items() if value != fields[key].get_default()}
+    text = ", ".join(f"{key} {value}" for key, value in moved.items())
+    return step.component_name + (f" ({text})" if text else "")
 
 
 def _caption(facts: Mapping[str, Any]) -> str:

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudolabel import console
-from pseudolabel.errors import DataError, UsageError
-from pseudolabel.recipes.loading import load_recipe
+from pseudolabel.errors import DataError
+from pseudolabel.pipeline.driver import NotDone
+from pseudolabel.pipeline.explaining import Prepared, check_limit, explained, prepare, read_recipe
+from pseudolabel.pipeline.postprocessing import ImageMaps
 from pseudolabel.recipes.schema import Branch, GenerateRecipe, Labels
 from pseudolabel.recipes.steps import MethodStep
 from pseudolabel.runs import disk
 from pseudolabel.runs.tensors import packed
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 FILE = "reference.safetensors"
@@ -61,31 +63,27 @@ def reference(
             no use, so nothing is written then.
         Interrupted: a signal came; nothing is written.
     """
-    from pseudolabel.pipeline.chosen import chosen_classifier
-    from pseudolabel.pipeline.explaining import ClassifierOf, exact_kernels
+    from pseudolabel.pipeline.explained_classifier import exact_kernels
     from pseudolabel.training.device import pick
 
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit {limit}: is not above 0 images")
-    chosen = load_recipe(recipe, GenerateRecipe, overrides)
+    check_limit(limit)
+    settled, data = read_recipe(recipe, overrides)
     where = pick(device)
-    reader, params = chosen.data.component, chosen.data.params
-    data = reader.run(params)
     for record in data.records[:limit]:
         if record.labels is None:
-            raise DataError(f"{record.id}: nobody said its labels; the reference needs them")
-    given = chosen.model_copy(update={"labels": Labels()})
-    loaded, data = chosen_classifier(given, data, (lambda text: None) if quiet else console.say)
-    records = data.records[:limit]
-    line = Branch(method=MethodStep(name="cam"))
-    classifier = ClassifierOf(loaded, [line], device=where, batch=chosen.batch)
+            raise DataError(f"{record.id}: no labels given; the reference needs them")
+    cam = settled.model_copy(
+        update={"labels": Labels(), "maps": (Branch(method=MethodStep(name="cam")),), "precision": "float32"}
+    )
+    prepared = prepare(cam, data, (lambda text: None) if quiet else console.say)
     with exact_kernels():
-        maps = _maps(classifier, records, workers, quiet)
+        maps = _maps(prepared, where, limit, workers, quiet)
+    records = prepared.data.records[:limit]
     about = {
         "ids": json.dumps({record.id: list(record.labels or ()) for record in records}),
         "threshold": str(THRESHOLD),
         "rule": RULE,
-        "classifier": loaded.sha256,
+        "classifier": prepared.loaded.sha256,
     }
     path = Path(out)
     if path.is_dir():
@@ -99,38 +97,31 @@ def reference(
         "maps": sum(len(rows) for rows in maps.values()),
         "threshold": THRESHOLD,
         "rule": RULE,
-        "classifier": loaded.sha256,
+        "classifier": prepared.loaded.sha256,
     }
 
 
-def _maps(classifier: Any, records: Sequence[Any], workers: int, quiet: bool) -> dict[str, Tensor]:
+def _maps(
+    prepared: Prepared, device: torch.device, limit: int | None, workers: int, quiet: bool
+) -> dict[str, Tensor]:
     """Maps (K, h', w') of every image with a label."""
     import torch
 
-    from pseudolabel.classifier.feed import ahead
-    from pseudolabel.pipeline.batches import plan
-    from pseudolabel.pipeline.reading import read_batch
-
-    found: dict[str, Tensor] = {}
-    read = partial(read_batch, wanted={record.id: True for record in records}, finished={})
+    labelled = [record for record in prepared.data.records[:limit] if record.labels]
+    maps: dict[str, Tensor] = {}
     with (
         console.interruptible() as stop,
-        console.progress(len(records), "reference maps", quiet) as bar,
+        console.progress(len(labelled), "reference maps", quiet) as bar,
     ):
-        batches = plan([record for record in records if record.labels], classifier.images)
-        for batch, images in ahead(batches, read, workers=workers, depth=workers + 2):
-            if stop.requested:
-                raise stop.fault(f"{len(found)} of {len(records)} reference maps", kept=False)
-            for image in images:
-                if image.pixels is None:
-                    raise DataError(f"{image.record.id}: {image.fault}; mend it or take it off the list")
-            inputs = classifier.inputs([image.pixels for image in images])
-            keys = [(0, record.id) for record in batch]  # CAM draws nothing
-            values = classifier.maps(inputs, [record.labels for record in batch], keys).values
-            for record, (rows,) in zip(batch, values, strict=True):
-                tensor = torch.from_numpy(rows.copy())
-                if not bool(tensor.isfinite().all()):
-                    raise DataError(f"{record.id}: its map holds NaN or infinity; look at the classifier")
-                found[record.id] = tensor
-            bar.advance(len(batch))
-    return found
+        for event in explained(prepared, prepared.lanes(device), labelled, stop, workers=workers):
+            if isinstance(event, NotDone):
+                raise DataError(f"{event.id}: {event.what}; mend it or take it off the list")
+            assert isinstance(event, ImageMaps)
+            values = torch.from_numpy(event.maps[0].copy())
+            if not bool(values.isfinite().all()):
+                raise DataError(f"{event.id}: its map holds NaN or infinity; look at the classifier")
+            maps[event.id] = values
+            bar.advance()
+        if stop.requested:
+            raise stop.fault(f"{len(maps)} of {len(labelled)} reference maps", kept=False)
+    return maps

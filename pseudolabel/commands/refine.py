@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import time
-from collections import deque
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pseudolabel import console, images
-from pseudolabel.commands.generate import FILLS
 from pseudolabel.errors import DataError, MachineError, UsageError
+from pseudolabel.pipeline import needs
+from pseudolabel.pipeline.driver import AlreadyDone, Driver, Event, worth_processes
+from pseudolabel.pipeline.explaining import FILLS, check_limit
+from pseudolabel.pipeline.postprocessing import ImageMaps, ImageResult, PostprocessingPlan, postprocess_image
+from pseudolabel.pipeline.reading import Complete
 from pseudolabel.recipes.loading import plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.recipes.yaml import dump_recipe
@@ -28,12 +28,9 @@ from pseudolabel.records import Dataset, LabelSpace
 from pseudolabel.runs import disk, writing
 from pseudolabel.scoring.truth import run_recipe, size
 
-if TYPE_CHECKING:
-    from pseudolabel.pipeline.items import Job, Made, Walk
-
+REMEDY = "mend or replace the file, or run `pl generate` again"
 FREE = ("data", "fuse", "background", "postprocess", "output", "no_label")  # keys that do not decide the maps
 OWN = {"id", "labels", "height", "width", "size", "sha256", "files"}  # of a manifest line; rewritten here
-SMALL = 16  # images below which starting processes costs more than it brings
 
 
 @dataclass(frozen=True)
@@ -86,23 +83,35 @@ def refine(
         MachineError: disk, worker or lock.
         Interrupted: a signal came; the same call goes on.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit {limit}: is not above 0 images")
+    check_limit(limit)
     source = Path(run)
-    chosen = _recipe(source, overrides)
+    recipe = _recipe(source, overrides)
     lines = _lines(source)
     names = _names(source)
-    reader, params = chosen.data.component, chosen.data.params
-    data: Dataset = reader.run(params)
-    if chosen.labels.source == "given" and data.space.names != names:
+    data: Dataset = recipe.data.component.run(recipe.data.params)
+    if recipe.labels.source == "given" and data.space.names != names:
         raise DataError(f"{source}: its classes are not those of the data; look at data.root")
-    tasks = _tasks(source, chosen, data, lines)
-    fingerprint = _fingerprint(chosen, names, tasks)
+    tasks = _tasks(source, recipe, data, lines)
+    fingerprint = _fingerprint(recipe, names, tasks)
     with writing.open_run(out, "refine", fingerprint, overwrite=overwrite, new=new, wait=wait) as folder:
-        disk.write_text(folder.path / "recipe.yaml", dump_recipe(chosen))
+        disk.write_text(folder.path / "recipe.yaml", dump_recipe(recipe))
         disk.write_text(folder.path / "classes.txt", "".join(f"{name}\n" for name in names))
-        work = _Refinement(chosen, names, tasks[:limit], folder, workers, quiet)
-        return {**work.complete(), "run": str(folder.path)}
+        tasks = tasks[:limit]
+        plan = PostprocessingPlan.of(recipe)
+        finished = Complete(folder, maps=plan.maps, overlays=plan.overlays)
+        left = sum(task.id not in finished for task in tasks)
+        driver = Driver(folder, [task.id for task in tasks], names, REMEDY, quiet)
+
+        def events(stop: console.Stop) -> Iterator[Event]:
+            for task in tasks:
+                if stop.requested:
+                    return
+                yield AlreadyDone(task.id) if task.id in finished else task
+
+        processes = worth_processes(left, workers, plan.needs_processes())
+        driver.run(events, partial(_make, plan=plan), workers=workers, processes=processes)
+        facts = {"labels": recipe.labels.source, "device": "cpu", "workers": workers}
+        return {**driver.summary(**facts), "run": str(folder.path)}
 
 
 def _recipe(source: Path, overrides: Sequence[str]) -> GenerateRecipe:
@@ -112,8 +121,8 @@ def _recipe(source: Path, overrides: Sequence[str]) -> GenerateRecipe:
         UsageError: an override touches what the stored maps were made with.
     """
     before = plain_data(run_recipe(source))
-    chosen = run_recipe(source, ("output.maps=false", *overrides))
-    after = plain_data(chosen)
+    recipe = run_recipe(source, ("output.maps=false", *overrides))
+    after = plain_data(recipe)
     for plain in (before, after):
         for key in FREE:
             del plain[key]
@@ -125,7 +134,7 @@ def _recipe(source: Path, overrides: Sequence[str]) -> GenerateRecipe:
             f"{source}: the stored maps were made otherwise ({'; '.join(changes)}); only refine, background, "
             "postprocess, output and data can change here, `pl generate` makes other maps"
         )
-    return chosen
+    return recipe
 
 
 def _lines(source: Path) -> dict[str, dict[str, Any]]:
@@ -159,7 +168,7 @@ def _maps_of(name: str) -> str:
 
 
 def _tasks(
-    source: Path, chosen: GenerateRecipe, data: Dataset, lines: Mapping[str, dict[str, Any]]
+    source: Path, recipe: GenerateRecipe, data: Dataset, lines: Mapping[str, dict[str, Any]]
 ) -> list[_Task]:
     """The images of the list that the run has a mask of, in list order.
 
@@ -173,7 +182,7 @@ def _tasks(
             continue
         facts = {key: value for key, value in line.items() if key not in OWN}
         known = line.get("files", {}).get(_maps_of(record.id), {})
-        fill = FILLS.get(chosen.no_label)
+        fill = FILLS.get(recipe.no_label)
         maps, digest = source / _maps_of(record.id), known.get("sha256", "")
         tasks.append(_Task(record.id, tuple(line["labels"]), record.image, maps, digest, fill, facts))
     if not tasks:
@@ -181,174 +190,53 @@ def _tasks(
     return tasks
 
 
-def _fingerprint(chosen: GenerateRecipe, names: Sequence[str], tasks: Sequence[_Task]) -> dict[str, Any]:
+def _fingerprint(recipe: GenerateRecipe, names: Sequence[str], tasks: Sequence[_Task]) -> dict[str, Any]:
     """All that decides the bytes: the line after the maps, and the digests of maps and images."""
-    recipe = plain_data(chosen)
+    plain = needs.decisive(recipe, plain_data(recipe), [task.id for task in tasks])
     rows = hashlib.sha256()
     for task in tasks:
         row = [task.id, task.maps_sha256, task.facts.get("input_sha256")]
         rows.update(json.dumps(row).encode("utf-8", "surrogatepass"))
     return {
-        "refine": [line["refine"] for line in recipe["maps"]],
-        **{key: recipe[key] for key in ("background", "postprocess", "no_label")},
-        **({"fuse": recipe["fuse"]} if recipe["fuse"] else {}),
+        "refine": [branch["refine"] for branch in plain["maps"]],
+        **{key: plain[key] for key in ("background", "postprocess", "no_label")},
+        **({"fuse": plain["fuse"]} if plain["fuse"] else {}),
         "classes": list(names),
         "maps": {"count": len(tasks), "digest": rows.hexdigest()},
     }
 
 
-class _Refinement:
-    """One call of `refine` after everything was checked."""
-
-    def __init__(
-        self,
-        chosen: GenerateRecipe,
-        names: tuple[str, ...],
-        tasks: Sequence[_Task],
-        folder: writing.RunFolder,
-        workers: int,
-        quiet: bool,
-    ) -> None:
-        self.chosen, self.names, self.tasks, self.folder = chosen, names, tasks, folder
-        self.workers, self.quiet = workers, quiet
-        self.done = 0
-        self.failed: list[str] = []
-
-    def complete(self) -> dict[str, Any]:
-        """Do what is not done, write manifest and summary; returns the summary."""
-        from pseudolabel.pipeline.workers import pool
-
-        walk = self._walk()
-        begun = time.monotonic()
-        left = [task for task in self.tasks if not self._is_done(task, walk)]
-        with (
-            console.interruptible() as stop,
-            console.progress(len(self.tasks), "masks", self.quiet, done=len(self.tasks) - len(left)) as bar,
-            pool(
-                partial(_make, walk=walk),
-                self._put,
-                workers=self.workers,
-                processes=len(left) >= SMALL and walk.needs_processes(),
-            ) as submit,
-        ):
-            waiting: deque[tuple[_Task, Future[tuple[Made, dict[str, Any] | None]]]] = deque()
-            for task in left:
-                if stop.requested:
-                    break
-                waiting.append((task, submit(task)))
-                if len(waiting) > 4 * self.workers:
-                    self._settle(*waiting.popleft())
-                    bar.advance()
-            while waiting:
-                self._settle(*waiting.popleft())
-                bar.advance()
-            if stop.requested:
-                finished = sum(task.id in self.folder.finished() for task in self.tasks)
-                raise stop.fault(f"{finished} of {len(self.tasks)} masks are finished")
-        self.folder.finish([task.id for task in self.tasks])
-        summary = self._summary(time.monotonic() - begun)
-        disk.write_json(self.folder.path / "summary.json", summary)
-        for name in self.failed[:10]:
-            console.say(f"{name}: no mask; see {writing.PROBLEMS}")
-        return summary
-
-    def _walk(self) -> Walk:
-        from pseudolabel.pipeline.items import Walk
-
-        return Walk.of(self.chosen)
-
-    def _is_done(self, task: _Task, walk: Walk) -> bool:
-        """Whether every file that is wanted of an image is there."""
-        line = self.folder.finished().get(task.id)
-        if line is None or (walk.maps and _maps_of(task.id) not in line.get("files", {})):
-            return False
-        return not walk.overlays or (self.folder.path / "overlays" / f"{task.id}.png").is_file()
-
-    def _put(self, task: _Task, made: Made) -> tuple[Made, dict[str, Any] | None]:
-        from pseudolabel.pipeline.items import put
-
-        return made, put(self.folder, _job(task), made)
-
-    def _settle(self, task: _Task, future: Future[tuple[Made, dict[str, Any] | None]]) -> None:
-        """Take note of a finished image."""
-        made, entry = future.result()
-        if entry is None:
-            remedy = "mend or replace the file, or run `pl generate` again"
-            self.folder.problem(task.id, "not_refined", made.fault or "no mask", remedy)
-            self.failed.append(task.id)
-            return
-        self.folder.record(entry)
-        if made.flat:
-            what = f"the map is the same everywhere: {', '.join(self.names[c] for c in made.flat)}"
-            remedy = "nothing is found there; look at the image"
-            self.folder.problem(task.id, "flat_map", what, remedy, item=task.id)
-        self.done += 1
-
-    def _summary(self, seconds: float) -> dict[str, Any]:
-        import torch
-
-        from pseudolabel import __version__
-
-        problems = self.folder.problems
-        finished = self.folder.finished()
-        return {
-            "images": sum(task.id in finished for task in self.tasks),
-            "done": self.done,
-            "skipped": len(self.tasks) - self.done - len(self.failed),
-            "failed": len(self.failed),
-            "flat_maps": sum(problem["code"] == "flat_map" for problem in problems),
-            "problems": len(problems),
-            "seconds": round(seconds, 2),
-            "images_per_second": round(self.done / seconds, 3) if seconds > 0 else None,
-            "labels": self.chosen.labels.source,
-            "device": "cpu",
-            "workers": self.workers,
-            "versions": {
-                "pseudolabel": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-            },
-        }
-
-
-def _make(task: _Task, walk: Walk) -> Made:
-    """Read an image and its maps and do the rest of the line: what a worker does."""
-    from pseudolabel.pipeline import items
-
+def _make(task: _Task, plan: PostprocessingPlan) -> ImageResult:
+    """Read an image and its maps and make the mask: what a worker does."""
     try:
-        return items.make(_read(task), walk)
-    except (DataError, MachineError) as fault:
-        return items.Made(None, fault=str(fault))
+        return postprocess_image(_read(task), plan)
+    except (DataError, MachineError) as error:
+        return ImageResult(None, fault=str(error))
 
 
-def _read(task: _Task) -> Job:
+def _read(task: _Task) -> ImageMaps:
     """The image and its maps.
 
     Raises:
         DataError: one of them is missing, damaged, or another than the run had.
     """
-    from pseudolabel.pipeline.items import read_maps
+    from pseudolabel.pipeline.stored_maps import read_maps
 
     if not task.maps_sha256 or not task.maps.is_file():
         raise DataError(f"{task.maps}: no stored maps of this image")
     if disk.sha256_file(task.maps) != task.maps_sha256:
         raise DataError(f"{task.maps}: is not what the run wrote (another sha256)")
-    images.read_size(task.image)  # refuses what is no plain file before it is opened
-    if disk.sha256_file(task.image) != task.facts.get("input_sha256"):
+    content = images.read_file(task.image)
+    if disk.sha256_bytes(content) != task.facts.get("input_sha256"):
         raise DataError(f"{task.image}: has changed since the maps were made")
-    pixels, maps = images.read_image(task.image), read_maps(task.maps)
+    image, maps = images.read_image(task.image, data=content), read_maps(task.maps)
     for scores in maps:
-        if tuple(scores.values.shape[1:]) != pixels.shape[:2]:
-            wrong, wanted = size(scores.values.shape[1:]), size(pixels.shape[:2])
+        if tuple(scores.values.shape[1:]) != image.shape[:2]:
+            wrong, wanted = size(scores.values.shape[1:]), size(image.shape[:2])
             raise DataError(f"{task.maps}: maps are {wrong}, the image {wanted}")
         if scores.ids != task.labels:
             raise DataError(f"{task.maps}: maps of classes {scores.ids}, {task.labels} wanted")
     if not task.labels and task.fill is None:
         raise DataError(f"{task.id}: has no label; set no_label: background or ignore")
-    return _job(task, pixels, [scores.values.numpy() for scores in maps] if task.labels else ())
-
-
-def _job(task: _Task, pixels: Any = None, maps: Any = None) -> Job:
-    from pseudolabel.pipeline.items import Job
-
-    return Job(task.id, task.labels, pixels, maps, task.fill or 0, task.facts)
+    values = [scores.values.numpy() for scores in maps] if task.labels else []
+    return ImageMaps(task.id, task.labels, image, values, task.fill or 0, task.facts)

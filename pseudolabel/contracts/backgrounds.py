@@ -3,7 +3,7 @@
 A component from another package is tested as soon as its entry point is installed. Traits looked at:
 `swept` (the key that a sweep varies), `sweep` (many values of it in one pass), `flips` (True: a mirrored
 input gives the mirrored output; must be said where it is so), `tile` (see `pseudolabel.contracts.tiles`),
-`needs_for` (options that need a further package), `oracles` (see `pseudolabel.contracts.oracles`).
+`packages_for` (options that need a further package), `oracles` (see `pseudolabel.contracts.oracles`).
 """
 
 from __future__ import annotations

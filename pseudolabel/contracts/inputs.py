@@ -93,7 +93,7 @@ def odd_inputs() -> dict[str, tuple[Scores, Tensor]]:
 def variants(component: Component, base: Mapping[str, Any] | None = None) -> Iterator[Parameters]:
     """The defaults under every combination of named options, then every number and every switch moved once.
 
-    Options whose package is not installed are left out (trait `needs_for`: key -> option -> module).
+    Options whose package is not installed are left out (trait `packages_for`: key -> option -> module).
 
     Args:
         component: whose parameters.
@@ -127,7 +127,7 @@ def variants(component: Component, base: Mapping[str, Any] | None = None) -> Ite
 
 
 def _is_there(component: Component, key: str, option: Any) -> bool:
-    module = component.traits.get("needs_for", {}).get(key, {}).get(option)
+    module = component.traits.get("packages_for", {}).get(key, {}).get(option)
     return module is None or importlib.util.find_spec(module) is not None
 
 

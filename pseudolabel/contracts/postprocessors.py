@@ -37,7 +37,7 @@ ODD = odd_inputs()
 @pytest.fixture(params=NAMES)
 def postprocessor(request: pytest.FixtureRequest) -> Component:
     component = registry.get("postprocessors", request.param)
-    for package in component.traits.get("needs", ()):
+    for package in component.traits.get("packages", ()):
         pytest.importorskip(package, reason=f"{component.name} needs {package}")
     return component
 

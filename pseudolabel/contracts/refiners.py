@@ -2,7 +2,7 @@
 
 A component from another package is tested as soon as its entry point is installed. Traits looked at:
 `strength` (parameters at which nothing changes), `flips` (True: a mirrored input gives the mirrored output;
-must be said where it is so), `tile` (see `pseudolabel.contracts.tiles`), `needs_for` (options that need a
+must be said where it is so), `tile` (see `pseudolabel.contracts.tiles`), `packages_for` (options that need a
 further package), `oracles` (see `pseudolabel.contracts.oracles`).
 """
 

@@ -79,7 +79,7 @@ def preview(result: Mapping[str, Any]) -> str:
         for one in result["shown"]
     ]
     text = table(["image", "classes", "mIoU %", "seconds", ""], rows)
-    if result["seconds_a_image"] is not None:
+    if result["seconds_per_image"] is not None:
         took = duration(result["estimate_seconds"])
         text += f"\n{result['listed']} images, one after the other: {took}, on {result['device']}"
     return text + f"\n{escape(result['run'])}/preview.png"

@@ -12,4 +12,7 @@ import signal
 for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(_number, signal.SIG_IGN)
 
-import pseudolabel.pipeline.items  # noqa: E402, F401
+import torch  # noqa: E402, F401
+
+import pseudolabel.pipeline.postprocessing  # noqa: E402
+import pseudolabel.pipeline.stored_maps  # noqa: E402, F401

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 
 from pseudolabel.classifier.feed import ahead
-from pseudolabel.pipeline.explaining import ClassifierOf
+from pseudolabel.pipeline.explained_classifier import ExplainedClassifier
 
 MOST = 16  # each holds a copy of the classifier and its activations
 J = TypeVar("J")
@@ -33,10 +33,10 @@ class Lanes:
         count: how many may come to be.
     """
 
-    def __init__(self, classifier: Callable[[], ClassifierOf], device: torch.device) -> None:
+    def __init__(self, classifier: Callable[[], ExplainedClassifier], device: torch.device) -> None:
         self._new = classifier
         self.first = classifier()
-        self._all, self._free = [self.first], SimpleQueue[ClassifierOf]()
+        self._all, self._free = [self.first], SimpleQueue[ExplainedClassifier]()
         self._free.put(self.first)
         self.count = min(torch.get_num_threads(), MOST) if device.type == "cpu" else 1
 
@@ -45,7 +45,7 @@ class Lanes:
         """Items of one forward now, the least of all."""
         return min(one.model.batch for one in self._all)
 
-    def run(self, jobs: Iterable[J], work: Callable[[ClassifierOf, J], R]) -> Iterator[tuple[J, R]]:
+    def run(self, jobs: Iterable[J], work: Callable[[ExplainedClassifier, J], R]) -> Iterator[tuple[J, R]]:
         """Pairs (job, work(a classifier, job)) in the order of the jobs.
 
         Raises:

@@ -1,18 +1,63 @@
-"""Images of a batch, read ahead of the model by threads, and which of them are already done."""
+"""Images for the model: batches planned from the list, each file opened once for its digest and its pixels.
+
+Only images of one size share a batch (padding would shift the average pooling). The plan follows from the
+list and
+the recipe alone: kills, workers and what is already done change nothing, an unfinished batch is computed
+whole again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pseudolabel import images
-from pseudolabel.errors import DataError, MachineError
+from pseudolabel.errors import DataError
 from pseudolabel.records import ImageRecord
 from pseudolabel.runs import disk, writing
+
+WINDOW = 8  # batches whose records are looked at together for images of one size
+
+
+def plan(
+    records: Sequence[ImageRecord], size: int, limit: int | None = None
+) -> Iterator[tuple[ImageRecord, ...]]:
+    """Batches of at most `size` records of equal image size.
+
+    Args:
+        records: in list order.
+        size: most images of a batch, >= 1.
+        limit: only batches that hold one of the first so many records; they are those of the whole list.
+
+    Yields:
+        Batches; each record stands in at most one. Sizes come from the files' headers; a record whose header
+        cannot be read stands alone, and decoding will say what is wrong with it.
+    """
+    wanted = len(records) if limit is None else min(limit, len(records))
+    if size == 1:
+        yield from ((record,) for record in records[:wanted])
+        return
+    window = WINDOW * size
+    for start in range(0, wanted, window):
+        groups: dict[tuple[int, int] | str, list[int]] = {}
+        for index in range(start, min(start + window, len(records))):
+            groups.setdefault(_size(records[index]), []).append(index)
+        for group in groups.values():
+            for first in range(0, len(group), size):
+                batch = group[first : first + size]
+                if batch[0] < wanted:
+                    yield tuple(records[index] for index in batch)
+
+
+def _size(record: ImageRecord) -> tuple[int, int] | str:
+    try:
+        return images.read_size(record.image)
+    except DataError:
+        return record.id
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,64 +66,72 @@ class InputImage:
 
     Attributes:
         record: whose it is.
-        wanted: its mask is to be written; False where that is done, or beyond the limit.
-        pixels: (H, W, 3) uint8 as shown, or None where it was not needed or could not be read.
+        listed: it is within the limit.
+        done: its mask is there already.
+        values: (H, W, 3) uint8 as shown, or None where it was not needed or could not be read.
         sha256: of the file, or None where it could not be read.
         fault: why it could not be read.
     """
 
     record: ImageRecord
-    wanted: bool
-    pixels: NDArray[np.uint8] | None = None
+    listed: bool
+    done: bool = False
+    values: NDArray[np.uint8] | None = None
     sha256: str | None = None
     fault: str | None = None
 
+    @property
+    def wanted(self) -> bool:
+        """Whether its mask is to be made."""
+        return self.listed and not self.done
+
 
 def read_batch(
-    batch: tuple[ImageRecord, ...], wanted: Mapping[str, bool], finished: Mapping[str, dict[str, Any]]
+    batch: Sequence[ImageRecord], listed: Mapping[str, Any], finished: Mapping[str, Mapping[str, Any]]
 ) -> list[InputImage]:
     """The images of one batch, decoded only where at least one of them is still to be done.
 
     Args:
         batch: records of equal image size.
-        wanted: ids within the limit.
+        listed: ids within the limit.
         finished: manifest lines of what is done; a file that has changed since is done again.
 
     Returns:
         One image a record, in the batch's order.
     """
-    found: list[InputImage] = []
+    contents: dict[str, bytes] = {}
+    batch_images: list[InputImage] = []
     for record in batch:
-        if record.id not in wanted:
-            found.append(InputImage(record, False))
-            continue
+        image = InputImage(record, record.id in listed)
         try:
-            images.read_size(record.image)  # refuses what is no plain file before it is opened
-            digest = disk.sha256_file(record.image)
-        except (DataError, MachineError) as error:
-            found.append(InputImage(record, True, fault=str(error)))
+            content = images.read_file(record.image)
+        except DataError as error:
+            batch_images.append(replace(image, fault=str(error)))
             continue
-        done = record.id in finished and finished[record.id].get("input_sha256") == digest
-        found.append(InputImage(record, not done, sha256=digest))
-    if not any(image.wanted and image.fault is None for image in found):
-        return found
-    return [_decoded(image) for image in found]
+        contents[record.id] = content
+        sha256 = disk.sha256_bytes(content)
+        done = record.id in finished and finished[record.id].get("input_sha256") == sha256
+        batch_images.append(replace(image, sha256=sha256, done=done))
+    if not any(image.wanted and image.fault is None for image in batch_images):
+        return batch_images
+    return [_decoded(image, contents.get(image.record.id)) for image in batch_images]
 
 
-def _decoded(image: InputImage) -> InputImage:
-    if image.fault is not None:
+def _decoded(image: InputImage, content: bytes | None) -> InputImage:
+    if content is None:
         return image
+    path = image.record.image
     try:
-        pixels = images.read_image(image.record.image)
-        size = images.read_size(image.record.image)
-        if pixels.shape[:2] != size:
-            raise DataError(f"{image.record.image}: its header says {size}, its pixels {pixels.shape[:2]}")
+        values = images.read_image(path, data=content)
+        size = images.read_size(path, data=content)
+        if values.shape[:2] != size:
+            raise DataError(f"{path}: its header says {size}, its pixels {values.shape[:2]}; save it again")
     except DataError as error:
-        return InputImage(image.record, image.wanted, sha256=image.sha256, fault=str(error))
-    return InputImage(image.record, image.wanted, pixels, image.sha256)
+        return replace(image, fault=str(error))
+    return replace(image, values=values)
 
 
-class Complete(Mapping[str, dict[str, Any]]):
+class Complete(Mapping[str, Mapping[str, Any]]):
     """Manifest lines of the finished images that have every file which is wanted now.
 
     Args:
@@ -91,7 +144,7 @@ class Complete(Mapping[str, dict[str, Any]]):
         self._maps = maps
         self._overlays = folder.path / "overlays" if overlays else None
 
-    def __getitem__(self, item: str) -> dict[str, Any]:
+    def __getitem__(self, item: str) -> Mapping[str, Any]:
         return self._finished[item]
 
     def __iter__(self) -> Iterator[str]:

@@ -32,7 +32,7 @@ class Crf(DenseCrf):
     """A preset, and what is to differ from it."""
 
 
-@component(Crf, takes=UNIT, gives=UNIT, device="cpu", needs=("pydensecrf",), agreement=0.96)
+@component(Crf, takes=UNIT, gives=UNIT, device="cpu", packages=("pydensecrf",), agreement=0.96)
 def crf(label_scores: LabelScores, image: Tensor, params: Crf) -> LabelScores:
     """What each pixel is after the CRF, over background and the classes present.
 

@@ -21,7 +21,7 @@ class SuperpixelMean(Superpixels):
     """How the superpixels are made."""
 
 
-@component(SuperpixelMean, takes=SAME, gives=SAME, device="cpu", needs_for={"engine": NEEDS})
+@component(SuperpixelMean, takes=SAME, gives=SAME, device="cpu", packages_for={"engine": NEEDS})
 def superpixel_mean(scores: Scores, image: Tensor, params: SuperpixelMean) -> Scores:
     """Scores of one image, the same everywhere in a superpixel.
 

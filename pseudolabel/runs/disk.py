@@ -19,8 +19,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.runs import fault_plan
 from pseudolabel.errors import DataError, MachineError
+from pseudolabel.runs import fault_plan
 
 TEMPORARY = re.compile(r"\.tmp-\d+-\d+")  # process, number
 

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.runs import fault_plan
-from pseudolabel.runs.disk import machine_error, json_line, sync_folder, write_chunks
 from pseudolabel.errors import DataError
+from pseudolabel.runs import fault_plan
+from pseudolabel.runs.disk import json_line, machine_error, sync_folder, write_chunks
 
 MANIFEST = "manifest.jsonl"
 JOURNAL = ".journal.jsonl"

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel import console
+from pseudolabel.errors import MachineError
 from pseudolabel.runs import fault_plan
 from pseudolabel.runs.disk import machine_error
-from pseudolabel.errors import MachineError
 
 NAME = ".lock"
 PAUSE = 0.1  # seconds between two looks while waiting

@@ -21,16 +21,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pseudolabel.errors import DataError, UsageError
 from pseudolabel.runs import fault_plan
-from pseudolabel.runs.ledger import JOURNAL, MANIFEST, Ledger
-from pseudolabel.runs.lock import NAME as LOCK
-from pseudolabel.runs.lock import Lock
 from pseudolabel.runs.disk import (
     TEMPORARY,
     digest,
-    machine_error,
     guarded,
     json_line,
+    machine_error,
     make_folder,
     read_json,
     read_json_lines,
@@ -43,7 +41,9 @@ from pseudolabel.runs.disk import (
     write_json_lines,
     write_text,
 )
-from pseudolabel.errors import DataError, UsageError
+from pseudolabel.runs.ledger import JOURNAL, MANIFEST, Ledger
+from pseudolabel.runs.lock import NAME as LOCK
+from pseudolabel.runs.lock import Lock
 
 __all__ = [
     "FINGERPRINT",

@@ -18,7 +18,7 @@ from pseudolabel.metrics import threshold_rules
 from pseudolabel.metrics.confusion import Counts
 from pseudolabel.metrics.regions import part_matrices, region_matrices
 from pseudolabel.pipeline import postprocessing
-from pseudolabel.pipeline.items import read_maps
+from pseudolabel.pipeline.stored_maps import read_maps
 from pseudolabel.pipeline.workers import pool
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.records import IGNORE, ImageRecord, Scores

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import pseudolabel
 from pseudolabel.errors import UsageError
 from pseudolabel.masks import read_mask
-from pseudolabel.pipeline.items import read_maps
+from pseudolabel.pipeline.stored_maps import read_maps
 from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.schema import GenerateRecipe
 from tests.pseudolabel.commands.test_refine import EMPTY, IDS, made, recipe_of  # noqa: F401

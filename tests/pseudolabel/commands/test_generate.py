@@ -18,7 +18,7 @@ from pseudolabel import masks
 from pseudolabel.commands.generate import generate
 from pseudolabel.errors import DataError, UsageError
 from pseudolabel.figures import overlays as figures
-from pseudolabel.pipeline.batches import plan
+from pseudolabel.pipeline.reading import plan
 from tests.pseudolabel.commands.untrained import (
     CROPS,
     NAMES,
@@ -188,18 +188,18 @@ def test_a_classifier_of_zero_weights_f6(place: Path, tmp_path: Path) -> None:
 def test_a_map_of_nan_is_listed_and_not_written_f6(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pseudolabel.pipeline.explaining import ClassifierOf
+    from pseudolabel.pipeline.explained_classifier import ExplainedClassifier
 
-    plain = ClassifierOf.inputs
+    plain = ExplainedClassifier.inputs
 
-    def spoiled(self: ClassifierOf, images: Any) -> torch.Tensor:
+    def spoiled(self: ExplainedClassifier, images: Any) -> torch.Tensor:
         inputs = plain(self, images)
         for row, pixels in zip(inputs, images, strict=True):
             if pixels.shape[:2] == (40, 40):
                 row[0, 3, 5] = float("nan")
         return inputs
 
-    monkeypatch.setattr(ClassifierOf, "inputs", spoiled)
+    monkeypatch.setattr(ExplainedClassifier, "inputs", spoiled)
     summary = generate(recipe(place), tmp_path / "run", workers=0, quiet=True)
     assert (summary["failed"], summary["done"]) == (1, 7)
     (row,) = problems(tmp_path / "run")

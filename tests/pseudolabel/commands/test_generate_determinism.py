@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from pseudolabel import masks
-from pseudolabel.commands import generate as command
 from pseudolabel.commands.generate import generate
 from pseudolabel.errors import Interrupted, UsageError
+from pseudolabel.pipeline import driver
 from tests.pseudolabel.commands.untrained import (
     CROPS,
     _place,  # noqa: F401
@@ -39,7 +39,7 @@ def test_processes_give_the_same_bytes_f24(
 ) -> None:
     chosen = recipe(place, **CROPS)  # has a component of the CPU
     generate(chosen, tmp_path / "0", workers=0, quiet=True)
-    monkeypatch.setattr(command, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(driver, "WORTH_PROCESSES", 1)
     generate(chosen, tmp_path / "processes", workers=1, quiet=True)
     assert digests(tmp_path / "processes") == digests(tmp_path / "0")
 
@@ -119,17 +119,15 @@ def test_a_signal_finishes_what_is_under_way_f22(
     import os
     import signal
 
-    from pseudolabel.pipeline import items
-
     generate(recipe(place), tmp_path / "whole", workers=0, quiet=True)
-    plain = items.put
+    plain = driver.write_files
 
-    def put(folder: Path, job: Any, made: Any) -> Any:
+    def write_files(folder: Path, job: Any, result: Any) -> Any:
         if job.id == "p2":
             os.kill(os.getpid(), signal.SIGTERM)
-        return plain(folder, job, made)
+        return plain(folder, job, result)
 
-    monkeypatch.setattr(items, "put", put)
+    monkeypatch.setattr(driver, "write_files", write_files)
     with pytest.raises(Interrupted, match="3 of 8 masks are finished; the same command continues") as caught:
         generate(recipe(place), tmp_path / "run", workers=0, quiet=True)
     assert caught.value.exit_code == 143

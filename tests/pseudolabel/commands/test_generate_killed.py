@@ -18,7 +18,8 @@ from PIL import Image
 
 from pseudolabel.classifier.checkpoint import save_classifier
 from pseudolabel.classifier.network import Classifier
-from pseudolabel.commands.generate import WORTH_PROCESSES, generate
+from pseudolabel.commands.generate import generate
+from pseudolabel.pipeline.driver import WORTH_PROCESSES
 from pseudolabel.records import LabelSpace
 
 KILLS = 20
@@ -134,7 +135,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="lists children through /proc")
 def test_a_kill_leaves_no_process_behind(tmp_path: Path) -> None:
-    recipe = made(tmp_path / "data", count=WORTH_PROCESSES, size=16)
+    recipe = made(tmp_path / "data", count=2 * WORTH_PROCESSES, size=16)
     process = started(recipe, tmp_path / "run", workers=2)
     below: set[int] = set()
     limit = time.monotonic() + 120

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pseudolabel
-from pseudolabel.commands import generate as module
+from pseudolabel.pipeline.driver import Driver
 from pseudolabel.runs import disk
 from tests.pseudolabel.commands.untrained import NAMES, TAGS, image, recipe, save_tiny
 
@@ -39,13 +39,13 @@ def test_memory_is_flat_over_500_images_f14(tmp_path: Path, monkeypatch: pytest.
     disk.write_text(root / "classes.txt", "\n".join([*NAMES, ""]))
     save_tiny(root / "run")
     seen: list[int] = []
-    settle = module._Run._settle
+    collect = Driver._collect
 
-    def watch(run: module._Run, *rest: object) -> None:
-        settle(run, *rest)  # type: ignore[arg-type]
+    def watch(driver: Driver, *rest: object) -> None:
+        collect(driver, *rest)  # type: ignore[arg-type]
         seen.append(resident())
 
-    monkeypatch.setattr(module._Run, "_settle", watch)
+    monkeypatch.setattr(Driver, "_collect", watch)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # waiting for the disk is not what is tried
     summary = pseudolabel.generate(recipe(root), tmp_path / "run", device="cpu", quiet=True, workers=2)
     assert summary["done"] == len(seen) == COUNT

@@ -75,8 +75,8 @@ def test_writes_figures_that_can_be_checked(place: Path, tmp_path: Path) -> None
     assert (result["images"], result["failed"], result["listed"], result["picked"]) == (5, 0, 8, "spread")
     assert result["classifier"] == run["classifier"]
     timed = [one["seconds"] for one in result["shown"]][1:]
-    assert result["seconds_a_image"] == pytest.approx(sum(timed) / 4, abs=0.002)
-    assert result["estimate_seconds"] == pytest.approx(8 * result["seconds_a_image"], abs=0.06)
+    assert result["seconds_per_image"] == pytest.approx(sum(timed) / 4, abs=0.002)
+    assert result["estimate_seconds"] == pytest.approx(8 * result["seconds_per_image"], abs=0.06)
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 5
     for one in result["shown"]:
         assert one["labels"] == TAGS[int(one["id"][1:])].split(";")

@@ -132,7 +132,7 @@ def test_workers_and_processes_change_no_byte(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: str, workers: int
 ) -> None:
     """Threads for the first, a process for the second, whose component is one of the CPU."""
-    monkeypatch.setattr("pseudolabel.commands.refine.SMALL", 1)
+    monkeypatch.setattr("pseudolabel.pipeline.driver.WORTH_PROCESSES", 1)
     changes = [f"background={{name: {background}, threshold: 0.25}}", "output.overlays=true"]
     for count in (0, workers):
         refine(made / "run", tmp_path / str(count), overrides=changes, workers=count, quiet=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.commands import refine as refine_module
 from pseudolabel.commands.generate import generate
 from pseudolabel.commands.refine import refine
+from pseudolabel.pipeline import driver
 from pseudolabel.superpixels import slic
 from tests.pseudolabel.commands.untrained import CROPS, digests, recipe
 from tests.pseudolabel.commands.untrained import _place as _place  # the fixture `place`
@@ -30,7 +30,7 @@ def test_runs_share_what_is_kept_and_write_the_same(
     assert len(first) == 8
     assert digests(tmp_path / "one") == digests(tmp_path / "bare")
 
-    monkeypatch.setattr(refine_module, "SMALL", 1)  # so that worker processes do it
+    monkeypatch.setattr(driver, "WORTH_PROCESSES", 1)  # so that worker processes do it
     refine(
         tmp_path / "bare", tmp_path / "new", overrides=["background.segments=10", *_at(folder)], quiet=True
     )

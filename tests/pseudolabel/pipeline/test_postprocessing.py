@@ -32,7 +32,7 @@ class Planted:
 
     def __init__(self, name, run, takes=UNIT, gives=UNIT, **traits):
         self.component_name = name
-        self.component = Component("backgrounds", name, run, Strict, takes, gives, "any", traits)
+        self.component = Component("backgrounds", name, run, Strict, takes, gives, traits=traits)
         self.params = Strict()
 
 

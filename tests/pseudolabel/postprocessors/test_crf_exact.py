@@ -89,7 +89,7 @@ def test_equal_labels_attract_and_a_vector_of_weights_is_refused(name) -> None:
     component = registry.get("postprocessors", name)
     with pytest.raises(ValueError, match="colour_weight"):
         component.params.model_validate({"colour_weight": [10.0, 10.0]})
-    for package in component.traits.get("needs", ()):
+    for package in component.traits.get("packages", ()):
         pytest.importorskip(package)
     values = torch.full((2, 15, 15), 0.4)
     values[0] = 0.6
