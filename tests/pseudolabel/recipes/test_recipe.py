@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from pseudolabel.errors import UsageError
 from pseudolabel.recipes import schema
 from pseudolabel.recipes.loading import load_recipe, plain_data
+from pseudolabel.recipes.steps import RefinerStep
 from pseudolabel.recipes.yaml import dump_recipe
 
 GOOD: dict[str, Any] = {
@@ -228,3 +231,18 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_validation_overrides_are_checked_when_read() -> None:
     assert "validation: " in refusal({**GOOD, "validation": {"splt": "val"}})
+
+
+def test_a_step_is_resolved_once_and_a_copy_anew() -> None:
+    step = RefinerStep(name="smooth", size=5)
+    assert (step.component.name, step.params.as_dict()["size"]) == ("smooth", 5)
+    assert step.params is step.params
+    assert step.parameters()["kernel"] == "box", "defaults are filled in"
+    larger = step.model_copy(update={"size": 7})
+    assert larger.params.as_dict()["size"] == larger.parameters()["size"] == 7
+    assert step.params.as_dict()["size"] == 5
+    assert pickle.loads(pickle.dumps(larger)) == larger
+    with pytest.raises(ValidationError, match="even"):
+        step.model_copy(update={"size": 4})
+    with pytest.raises(UsageError, match="'smoth' is not known; did you mean 'smooth'"):
+        RefinerStep(name="smoth")
