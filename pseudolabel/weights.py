@@ -209,6 +209,17 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
+def import_torchvision() -> None:
+    """Import torchvision, also beside a CPU build of torch, or say what is wrong with the pair.
+
+    A module of another package that needs torchvision, or a library that imports it, calls this first.
+
+    Raises:
+        MachineError: torch and torchvision do not fit together.
+    """
+    import pseudolabel._torchvision  # noqa: F401
+
+
 def timm_name(name: str) -> str:
     """timm's name of a backbone or of an smp encoder that wraps one."""
     for prefix in SMP_PREFIXES:

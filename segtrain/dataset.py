@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-import pseudolabel._torchvision  # noqa: F401
+import segtrain._torchvision  # noqa: F401
 from pseudolabel import draws, images, masks
 from pseudolabel.errors import DataError, PseudolabelError
 from pseudolabel.records import IGNORE, LabelSpace

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import pseudolabel._torchvision  # noqa: F401
+import segtrain._torchvision  # noqa: F401
 from pseudolabel.errors import UsageError
 
 import segmentation_models_pytorch as smp  # isort: skip  (imports torchvision)

@@ -15,7 +15,7 @@ INK, PAPER, FAINT = (32, 38, 46), (255, 255, 255), (120, 128, 138)
 NONE = (240, 242, 244)  # a cell without an image
 
 
-def contact_sheet(
+def contact_sheet(  # long: the checks and the drawing of one page, top to bottom
     rows: Sequence[Sequence[NDArray[np.uint8] | None]],
     heads: Sequence[str],
     captions: Sequence[str] | None = None,

@@ -17,7 +17,9 @@ SHOWN = {
 DASHED = ("part_recall", "body_recall")  # known by construction, beside the measured ones
 
 
-def sweep_curves(rows: Sequence[Mapping[str, Any]], best: int | None, key: str, over: str) -> bytes:
+def sweep_curves(  # long: one chart
+    rows: Sequence[Mapping[str, Any]], best: int | None, key: str, over: str
+) -> bytes:
     """Scores against the threshold, the best one marked.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import pseudolabel._torchvision  # noqa: F401
+import pseudolabel.classifier.network  # noqa: F401  (makes torchvision importable)
 
 # isort: split
 import captum.attr

@@ -24,10 +24,10 @@ from tests.pseudolabel.commands.untrained import (
     NAMES,
     SIZES,
     TAGS,
-    _place,  # noqa: F401
     broken_copy,
     image,
     lines,
+    place_fixture,  # noqa: F401
     problems,
     recipe,
     save_tiny,

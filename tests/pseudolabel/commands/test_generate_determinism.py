@@ -16,9 +16,9 @@ from pseudolabel.errors import Interrupted, UsageError
 from pseudolabel.pipeline import driver
 from tests.pseudolabel.commands.untrained import (
     CROPS,
-    _place,  # noqa: F401
     digests,
     lines,
+    place_fixture,  # noqa: F401
     recipe,
 )
 

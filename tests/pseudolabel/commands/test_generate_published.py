@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 
 from pseudolabel import images
-from pseudolabel.classifier._build import create
 from pseudolabel.commands.generate import generate
 from pseudolabel.commands.reference import reference
 from pseudolabel.errors import DataError, UsageError
-from tests.pseudolabel.commands.untrained import _place, lines, recipe  # noqa: F401
+from tests.pseudolabel.commands.untrained import lines, place_fixture, recipe  # noqa: F401
 
 MAP = "sheep: [7]\ncat: [3, 900, 5]\ndog: [11, 12]\nboat: [13]\n"
 MEAN, STD = 0.4, 0.3
@@ -32,9 +32,9 @@ def _root(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "map.yaml").write_text(MAP)
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        network = create("test_resnet", None, "classifier", headless=False)
+        network = timm.create_model("test_resnet", num_classes=1000)
         torch.nn.init.normal_(network.fc.weight, 0, 2.0)  # type: ignore[union-attr, arg-type]
-        vit = create("test_vit", None, "classifier", headless=False)
+        vit = timm.create_model("test_vit", num_classes=1000)
     torch.save(network.state_dict(), root / "w.pth")
     torch.save(vit.state_dict(), root / "vit.pth")
     return root
@@ -65,7 +65,6 @@ def plain_folder(root: Path, **changed: Any) -> dict[str, Any]:
 
 def outputs(root: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Raw logits (1000,), features (D, h', w') and head (1000, D) of one image, by timm alone."""
-    import timm
 
     network = timm.create_model("test_resnet", output_stride=16)
     network.load_state_dict(torch.load(root / "w.pth", weights_only=True))

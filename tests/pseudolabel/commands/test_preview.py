@@ -23,9 +23,9 @@ from tests.pseudolabel.commands.untrained import (
     CROPS,
     SIZES,
     TAGS,
-    _place,  # noqa: F401
     broken_copy,
     image,
+    place_fixture,  # noqa: F401
     recipe,
 )
 

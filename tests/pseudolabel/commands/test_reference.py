@@ -16,8 +16,8 @@ from pseudolabel.runs import disk
 from pseudolabel.scoring.truth import Reference
 from tests.pseudolabel.commands.untrained import (
     NAMES,
-    _place,  # noqa: F401
     broken_copy,
+    place_fixture,  # noqa: F401
     recipe,
 )
 

@@ -10,8 +10,12 @@ from pseudolabel.commands.generate import generate
 from pseudolabel.commands.refine import refine
 from pseudolabel.pipeline import driver
 from pseudolabel.superpixels import slic
-from tests.pseudolabel.commands.untrained import CROPS, digests, recipe
-from tests.pseudolabel.commands.untrained import _place as _place  # the fixture `place`
+from tests.pseudolabel.commands.untrained import (
+    CROPS,
+    digests,
+    place_fixture,  # noqa: F401
+    recipe,
+)
 
 
 def kept(folder: Path) -> dict[Path, int]:

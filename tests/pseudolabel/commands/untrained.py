@@ -34,7 +34,7 @@ def image(index: int, size: tuple[int, int]) -> Image.Image:
 
 
 @pytest.fixture(scope="module", name="place")
-def _place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with eight tagged images of four sizes and a classifier that was never trained."""
     root = tmp_path_factory.mktemp("generate")
     (root / "images").mkdir()

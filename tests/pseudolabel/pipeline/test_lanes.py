@@ -13,7 +13,7 @@ import torch
 
 from pseudolabel.commands.generate import generate
 from pseudolabel.pipeline.lanes import Lanes
-from tests.pseudolabel.commands.untrained import _place, digests, recipe  # noqa: F401
+from tests.pseudolabel.commands.untrained import digests, place_fixture, recipe  # noqa: F401
 
 
 class Busy:
