@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from safetensors.torch import load_file
 
@@ -30,6 +29,8 @@ def _root(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("published") / "root"
     shutil.copytree(place, root)
     (root / "map.yaml").write_text(MAP)
+    import timm
+
     with torch.random.fork_rng():
         torch.manual_seed(3)
         network = timm.create_model("test_resnet", num_classes=1000)
@@ -65,6 +66,7 @@ def plain_folder(root: Path, **changed: Any) -> dict[str, Any]:
 
 def outputs(root: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Raw logits (1000,), features (D, h', w') and head (1000, D) of one image, by timm alone."""
+    import timm
 
     network = timm.create_model("test_resnet", output_stride=16)
     network.load_state_dict(torch.load(root / "w.pth", weights_only=True))
