@@ -37,7 +37,9 @@ from _voc_maps import (
     unit,
 )
 
-from pseudolabel.aggregators.random_crop import RandomCrop, several
+from pseudolabel import registry
+from pseudolabel.aggregators.random_crop import RandomCrop
+from pseudolabel.explain.views import explain_together
 from pseudolabel.records import Targets
 from pseudolabel.runs import disk
 
@@ -107,7 +109,9 @@ def measured(
             if str(kept["asked"]) == asked:
                 return {key: kept[key] for key in kept.files}
     shared: dict[str, Any] = {"scale": (low, high), "ratio": (1.0, 1.0), "size": options.size}
-    explain = several(bound("saliency"), [RandomCrop(**shared, **keys) for keys in sums().values()])
+    crops = registry.get("aggregators", "random_crop")
+    saliency = bound("saliency")
+    methods = [crops.run(saliency, RandomCrop(**shared, **keys)) for keys in sums().values()]
     found: dict[str, Any] = {"asked": asked}
     seconds, uncovered = [], []
     began = time.monotonic()
@@ -115,7 +119,7 @@ def measured(
         start = time.monotonic()
         targets = Targets.of([image.labels])
         key = (seed, image.record.id)
-        attribution = explain(subject.model, subject.input(image.pixels), targets, [key])
+        attribution = explain_together(methods, subject.model, subject.input(image.pixels), targets, [key])
         seconds.append(time.monotonic() - start)
         units = [unit(one.values[:, 0], image, "saliency") for one in attribution]
         found[f"counts_{index}"] = np.stack([counts(one, image) for one in units])

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from pseudolabel import draws
-from pseudolabel.explain.method import BoundMethod, ImageReduce, Key, reduced
+from pseudolabel.explain.method import BoundMethod, ImageReduce, Key, View, ViewGroup, reduced
 from pseudolabel.explain.model import Explained
-from pseudolabel.explain.views import Means, View, each, rows_of
+from pseudolabel.explain.views import Means, each, rows_of
 from pseudolabel.records import Attribution, Targets
 from pseudolabel.registry import RAW, Parameters, component, parameter
 
@@ -106,7 +106,8 @@ def _explain(
     total: Tensor | None = None
     for method, lot in _lots(inner, params, images, list(labels)):
         views = [(image, index) for image in lot for index in range(params.count)]
-        for view, attribution in each(method, model, targets, keys, views, made):
+        group = ViewGroup("binary_mask", views, size, made)
+        for view, (attribution,) in each([method], model, images, targets, keys, group):
             rows = labels[view[0]]
             means.add(rows, attribution)
             found = _said(inner, params, attribution.values, images[view[0]], masks.pop(view))

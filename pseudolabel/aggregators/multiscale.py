@@ -23,10 +23,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from pseudolabel.explain.method import BoundMethod, Key, on_image, reduced
+from pseudolabel.explain.method import BoundMethod, Key, View, ViewGroup, on_image, reduced
 from pseudolabel.explain.model import Explained
 from pseudolabel.explain.resize import Resize
-from pseudolabel.explain.views import Means, See, View, each, projected, rows_of
+from pseudolabel.explain.views import Means, See, aggregated, projected, rows_of
 from pseudolabel.records import Attribution, Targets
 from pseudolabel.registry import RAW, Parameters, component, parameter
 
@@ -76,50 +76,68 @@ def multiscale(inner: BoundMethod, params: Multiscale) -> BoundMethod:
         (T, c, H, W) signed, for inner's reduce. Logits and uncovered shares are means over the copies.
         A random inner method draws anew for each copy.
     """
-    signed = params.accumulate == "signed"
-    return BoundMethod(
-        explain=partial(_explain, inner, params),
-        reduce=inner.reduce if signed else reduced,
-        project=inner.project,
-        views=inner.views * params.copies,
-        inner=inner,
+    return aggregated(
+        inner,
+        partial(_Copies, inner, params),
+        reduce=inner.reduce if params.accumulate == "signed" else reduced,
+        count=params.copies,
         rebuilt=partial(multiscale.run, params=params),
     )
 
 
-def _explain(
-    inner: BoundMethod,
-    params: Multiscale,
-    model: Explained,
-    images: Tensor,
-    targets: Targets,
-    keys: Sequence[Key],
-) -> Attribution:
-    size = int(images.shape[2]), int(images.shape[3])
-    images = images.to(model.device)
-    labels = rows_of(targets)
-    means = Means(len(targets.images), params.copies, model.device)
-    total: Tensor | None = None
-    for number, scale in enumerate(params.scales):
-        target = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-        resize = Resize(size, target, params.antialias)
-        see = partial(_see, resize=resize)
-        # copies of one size share forwards; the index is that of the copy, odd ones are flipped
-        indices = [2 * number, 2 * number + 1][: 1 + params.flip]
-        views = [(image, index) for image in labels for index in indices]
+class _Copies:
+    """The sum over copies of the images of one call; see `Aggregation`."""
 
-        def made(view: View, see: partial[See] = see) -> Tensor:
-            return see(view)(images[view[0]])
+    def __init__(
+        self,
+        inner: BoundMethod,
+        params: Multiscale,
+        model: Explained,
+        images: Tensor,
+        targets: Targets,
+        keys: Sequence[Key],
+    ) -> None:
+        self.inner, self.params = inner, params
+        self.images = images.to(model.device)
+        self.size = int(images.shape[2]), int(images.shape[3])
+        self.count = len(targets.images)
+        self.labels = rows_of(targets)
+        self.means = Means(self.count, params.copies, model.device)
+        self.total: Tensor | None = None
 
-        for view, attribution in each(inner, model, targets, keys, views, made, see):
-            rows = labels[view[0]]
-            means.add(rows, attribution)
-            found = _on_image(inner, params, attribution.values, resize, flipped=view[1] % 2 == 1)
-            if total is None:
-                total = found.new_zeros(len(targets.images), *found.shape[1:])
-            total[rows.start : rows.stop] += found
-    assert total is not None  # there is a scale, and `each` has refused a call without a target
-    return Attribution(total, means.logits, means.totals, means.uncovered)
+    def groups(self) -> list[ViewGroup]:
+        """Copies of one scale and their mirror images; odd indices are flipped."""
+        groups = []
+        for number, scale in enumerate(self.params.scales):
+            target = max(1, round(self.size[0] * scale)), max(1, round(self.size[1] * scale))
+            see = partial(_see, resize=self._resize(target))
+            indices = [2 * number, 2 * number + 1][: 1 + self.params.flip]
+
+            def make(view: View, see: partial[See] = see) -> Tensor:
+                return see(view)(self.images[view[0]])
+
+            views = [(image, index) for image in self.labels for index in indices]
+            key = ("multiscale", target, tuple(indices), self.params.antialias)
+            groups.append(ViewGroup(key, views, target, make, see))
+        return groups
+
+    def add(self, group: ViewGroup, view: View, attribution: Attribution) -> None:
+        """One copy of one image."""
+        rows = self.labels[view[0]]
+        self.means.add(rows, attribution)
+        resize, flipped = self._resize(group.size), view[1] % 2 == 1
+        values = _on_image(self.inner, self.params, attribution.values, resize, flipped=flipped)
+        if self.total is None:
+            self.total = values.new_zeros(self.count, *values.shape[1:])
+        self.total[rows.start : rows.stop] += values
+
+    def result(self) -> Attribution:
+        """The sums."""
+        assert self.total is not None  # there is a scale, and a call without a target is refused
+        return Attribution(self.total, self.means.logits, self.means.totals, self.means.uncovered)
+
+    def _resize(self, target: tuple[int, int]) -> Resize:
+        return Resize(self.size, target, self.params.antialias)
 
 
 def _see(view: View, resize: Resize) -> See:

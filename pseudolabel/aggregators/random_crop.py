@@ -17,7 +17,7 @@ antialias are ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -27,17 +27,16 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from pseudolabel import draws
-from pseudolabel.explain.method import BoundMethod, Key, reduced
+from pseudolabel.explain.method import BoundMethod, Key, View, ViewGroup, reduced
 from pseudolabel.explain.model import Explained
 from pseudolabel.explain.resize import Resize
-from pseudolabel.explain.views import Means, See, View, each, projected, rows_of
+from pseudolabel.explain.views import Means, See, aggregated, projected, rows_of
 from pseudolabel.records import Attribution, Targets
 from pseudolabel.registry import RAW, Parameters, component, parameter
 
 TRIES = 10  # torchvision's RandomResizedCrop
 SHARED = ("scale", "ratio", "size", "antialias")  # what decides the crops themselves
 Weight = Literal["sigmoid", "none", "softmax"]
-Several = Callable[[Explained, Tensor, Targets, Sequence[Key]], list[Attribution]]
 Share = Annotated[float, Field(gt=0, le=1)]
 Aspect = Annotated[float, Field(gt=0)]
 
@@ -104,50 +103,13 @@ def random_crop(inner: BoundMethod, params: RandomCrop) -> BoundMethod:
         and the share of pixels that no crop covered. Crops follow from each image's key alone. Crops of
         all images share forwards of at most the model's batch; the batch does not decide the result.
     """
-    return BoundMethod(
-        explain=partial(_one, several(inner, [params])),
+    return aggregated(
+        inner,
+        partial(_Crops, inner, params),
         reduce=reduced,
-        project=inner.project,
-        views=inner.views * params.count,
-        inner=inner,
+        count=params.count,
         rebuilt=partial(random_crop.run, params=params),
     )
-
-
-def several(inner: BoundMethod, wanted: Sequence[RandomCrop]) -> Several:
-    """Attribution of several parameter sets from one pass over the crops.
-
-    Crop k is the same whatever the count, so a smaller count is the beginning of the largest, and only
-    that one is run.
-
-    Args:
-        inner: the method that explains a crop.
-        wanted: parameter sets that differ in count, weight, chunk, accumulate and per_visit alone.
-
-    Returns:
-        A function like a method's `explain` that gives a list: the attribution of each set, up to rounding
-        what `random_crop` gives for it alone.
-
-    Raises:
-        ValueError: no set, or two that do not share their crops.
-    """
-    if not wanted:
-        raise ValueError("random_crop: no parameters, no crops")
-    largest = max(wanted, key=lambda params: params.count)
-    for params in wanted:
-        for name in SHARED:
-            if getattr(params, name) != getattr(largest, name):
-                raise ValueError(
-                    f"random_crop: {name} {getattr(params, name)} and {getattr(largest, name)} "
-                    "are other crops; run them apart"
-                )
-    return partial(_explain, inner, tuple(wanted), largest)
-
-
-def _one(
-    explain: Several, model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key]
-) -> Attribution:
-    return explain(model, images, targets, keys)[0]
 
 
 def draw(key: Key, size: tuple[int, int], params: RandomCrop) -> list[Window]:
@@ -181,94 +143,77 @@ def _draw(key: Key, size: tuple[int, int], params: RandomCrop) -> Window:
     return Window((height - tall) // 2, (width - wide) // 2, tall, wide)
 
 
-def _explain(
-    inner: BoundMethod,
-    wanted: Sequence[RandomCrop],
-    largest: RandomCrop,
-    model: Explained,
-    images: Tensor,
-    targets: Targets,
-    keys: Sequence[Key],
-) -> list[Attribution]:
-    size = int(images.shape[2]), int(images.shape[3])
-    images = images.to(model.device)
-    labels = rows_of(targets)
-    windows = {image: draw(keys[image], size, largest) for image in labels}
-    resizes: dict[View, Resize] = {}  # of the crops that are on their way
-
-    def see(view: View) -> See:
-        window = windows[view[0]][view[1]]
-        source, target = (window.height, window.width), (largest.size, largest.size)
-        resizes[view] = Resize(source, target, largest.antialias)
-        return lambda input_image: resizes[view](window.of(input_image))
-
-    def made(view: View) -> Tensor:
-        return see(view)(images[view[0]])
-
-    sums = [_Sum(inner, params, len(targets.images), size, model.device) for params in wanted]
-    views = [(image, index) for image in labels for index in range(largest.count)]
-    for view, attribution in each(inner, model, targets, keys, views, made, see):
-        image, index = view
-        crop = _Crop(inner, windows[image][index], resizes.pop(view), attribution)
-        for one in sums:
-            if index < one.params.count:
-                one.add(labels[image], index, crop)
-    return [one.attribution(windows, labels) for one in sums]
-
-
-class _Crop:
-    """Attribution of one crop and its window; weighted and placed once for each kind of weight."""
-
-    def __init__(self, inner: BoundMethod, window: Window, resize: Resize, attribution: Attribution) -> None:
-        self.inner, self.window, self.resize, self.attribution = inner, window, resize, attribution
-        self._placed: dict[str, Tensor] = {}
-
-    def projected(self, weight: Weight) -> Tensor:
-        """(T, c, window's height, width), times the crop's weight for each target."""
-        if weight not in self._placed:
-            values = self.attribution.values * _weights(self.attribution, weight)[:, None, None, None]
-            self._placed[weight] = projected(self.inner, values, self.resize)
-        return self._placed[weight]
-
-
-class _Sum:
-    """Maps of all targets so far, and the signed sum of the chunk that is open."""
+class _Crops:
+    """The sum over crops of the images of one call; see `Aggregation`."""
 
     def __init__(
-        self, inner: BoundMethod, params: RandomCrop, count: int, size: tuple[int, int], device: torch.device
+        self,
+        inner: BoundMethod,
+        params: RandomCrop,
+        model: Explained,
+        images: Tensor,
+        targets: Targets,
+        keys: Sequence[Key],
     ) -> None:
-        self.inner, self.params, self.size = inner, params, size
-        self.maps = torch.zeros(count, *size, device=device)
-        self.means = Means(count, params.count, device)
-        self.chunk: dict[int, Tensor] = {}  # by first target of an image: one image's chunk is open at a time
+        self.inner, self.params = inner, params
+        self.size = int(images.shape[2]), int(images.shape[3])
+        self.images = images.to(model.device)
+        self.labels = rows_of(targets)
+        self.windows = {image: draw(keys[image], self.size, params) for image in self.labels}
+        self.maps = torch.zeros(len(targets.images), *self.size, device=model.device)
+        self.means = Means(len(targets.images), params.count, model.device)
+        # signed sum of the open chunk, by first target of an image: one image's chunk is open at a time
+        self.chunk: dict[int, Tensor] = {}
 
-    def add(self, rows: range, index: int, crop: _Crop) -> None:
-        """One crop of one image: attribution of its targets `rows`."""
-        chosen, window = slice(rows.start, rows.stop), crop.window
-        self.means.add(rows, crop.attribution)
-        values = crop.projected(self.params.weight)
-        if self.params.accumulate == "abs_per_crop":
+    def groups(self) -> list[ViewGroup]:
+        """All crops of all images: crop k is the same whatever the count."""
+        views = [(image, index) for image in self.labels for index in range(self.params.count)]
+        size = self.params.size, self.params.size
+        key = ("random_crop", *(getattr(self.params, name) for name in SHARED))
+        return [ViewGroup(key, views, size, self._crop, self._see)]
+
+    def add(self, group: ViewGroup, view: View, attribution: Attribution) -> None:
+        """One crop of one image."""
+        image, index = view
+        if index >= self.params.count:
+            return
+        rows, window, params = self.labels[image], self.windows[image][index], self.params
+        self.means.add(rows, attribution)
+        weighted = attribution.values * _weights(attribution, params.weight)[:, None, None, None]
+        values = projected(self.inner, weighted, self._resize(window))
+        if params.accumulate == "abs_per_crop":
             reduce = self.inner.seen(window.of).reduce
-            window.of(self.maps[chosen]).add_(reduce(values))
+            window.of(self.maps[rows.start : rows.stop]).add_(reduce(values))
             return
         if rows.start not in self.chunk:
             self.chunk[rows.start] = values.new_zeros(len(rows), values.shape[1], *self.size)
         window.of(self.chunk[rows.start]).add_(values)
-        if (index + 1) % self.params.chunk == 0 or index + 1 == self.params.count:
-            self.maps[chosen] += self.inner.reduce(self.chunk.pop(rows.start))
+        if (index + 1) % params.chunk == 0 or index + 1 == params.count:
+            self.maps[rows.start : rows.stop] += self.inner.reduce(self.chunk.pop(rows.start))
 
-    def attribution(self, windows: dict[int, list[Window]], labels: dict[int, range]) -> Attribution:
-        """The sums as attribution; uncovered by these crops, whatever the inner method left out of each."""
+    def result(self) -> Attribution:
+        """The sums; uncovered by these crops, whatever the inner method left out of each."""
         uncovered = torch.zeros_like(self.means.logits)
-        for image, rows in labels.items():
+        for image, rows in self.labels.items():
             visits = torch.zeros(self.size, device=self.maps.device)
-            for window in windows[image][: self.params.count]:
+            for window in self.windows[image]:
                 window.of(visits).add_(1)
             chosen = slice(rows.start, rows.stop)
             uncovered[chosen] = (visits == 0).float().mean()
             if self.params.per_visit:
                 self.maps[chosen] /= visits.clamp(min=1)
         return Attribution(self.maps[:, None], self.means.logits, self.means.totals, uncovered)
+
+    def _resize(self, window: Window) -> Resize:
+        target = self.params.size, self.params.size
+        return Resize((window.height, window.width), target, self.params.antialias)
+
+    def _see(self, view: View) -> See:
+        window = self.windows[view[0]][view[1]]
+        return lambda image: self._resize(window)(window.of(image))
+
+    def _crop(self, view: View) -> Tensor:
+        return self._see(view)(self.images[view[0]])
 
 
 def _weights(attribution: Attribution, weight: Weight) -> Tensor:

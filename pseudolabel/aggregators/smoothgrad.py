@@ -25,9 +25,9 @@ from pydantic import model_validator
 from torch import Tensor
 
 from pseudolabel import draws
-from pseudolabel.explain.method import BoundMethod, Key
+from pseudolabel.explain.method import BoundMethod, Key, View, ViewGroup
 from pseudolabel.explain.model import Explained
-from pseudolabel.explain.views import Means, View, each, rows_of
+from pseudolabel.explain.views import Means, aggregated, rows_of
 from pseudolabel.records import Attribution, Targets
 from pseudolabel.registry import RAW, Parameters, component, parameter
 
@@ -72,58 +72,75 @@ def smoothgrad(inner: BoundMethod, params: Smoothgrad) -> BoundMethod:
         A method whose attribution has the shape of inner's and its reduce; logits, totals and uncovered
         shares are means over the copies. Noise follows from each image's key alone.
     """
-    return BoundMethod(
-        explain=partial(_explain, inner, params),
+    return aggregated(
+        inner,
+        partial(_NoisyCopies, inner, params),
         reduce=inner.reduce,
-        project=inner.project,
-        views=inner.views * params.count,
-        inner=inner,
+        count=params.count,
         rebuilt=partial(smoothgrad.run, params=params),
     )
 
 
-def _explain(
-    inner: BoundMethod,
-    params: Smoothgrad,
-    model: Explained,
-    images: Tensor,
-    targets: Targets,
-    keys: Sequence[Key],
-) -> Attribution:
-    size = int(images.shape[2]), int(images.shape[3])
-    images = images.to(model.device)
-    labels = rows_of(targets)
-    spread = params.sigma * (images.amax(dim=(1, 2, 3)) - images.amin(dim=(1, 2, 3)))
-    means = Means(len(targets.images), params.count, model.device)
-    mean: Tensor | None = None
-    squares: Tensor | None = None  # sum of squared differences from the mean so far
+class _NoisyCopies:
+    """The mean over noisy copies of the images of one call; see `Aggregation`."""
 
-    def made(view: View) -> Tensor:
+    def __init__(
+        self,
+        inner: BoundMethod,
+        params: Smoothgrad,
+        model: Explained,
+        images: Tensor,
+        targets: Targets,
+        keys: Sequence[Key],
+    ) -> None:
+        self.inner, self.params, self.keys = inner, params, keys
+        self.images = images.to(model.device)
+        self.size = int(images.shape[2]), int(images.shape[3])
+        self.count = len(targets.images)
+        self.labels = rows_of(targets)
+        self.spread = params.sigma * (self.images.amax(dim=(1, 2, 3)) - self.images.amin(dim=(1, 2, 3)))
+        self.means = Means(self.count, params.count, model.device)
+        self.mean: Tensor | None = None
+        self.squares: Tensor | None = None  # sum of squared differences from the mean so far
+
+    def groups(self) -> list[ViewGroup]:
+        """All copies of all images."""
+        views = [(image, index) for image in self.labels for index in range(self.params.count)]
+        return [ViewGroup(("smoothgrad", self.params.sigma), views, self.size, self._copy)]
+
+    def add(self, group: ViewGroup, view: View, attribution: Attribution) -> None:
+        """One copy of one image."""
         image, index = view
-        return images[image] + spread[image] * noise(keys[image], index, size).to(images)
-
-    views = [(image, index) for image in labels for index in range(params.count)]
-    for (image, index), attribution in each(inner, model, targets, keys, views, made):
-        rows = labels[image]
-        means.add(rows, attribution)
-        values = _said(attribution.values, inner, params)
-        if mean is None:
-            mean = values.new_zeros(len(targets.images), *values.shape[1:])
-            squares = torch.zeros_like(mean) if params.mean_of == "variance" else None
-        chosen = mean[rows.start : rows.stop]
-        if squares is None:
-            chosen += values / params.count
-            continue
+        if index >= self.params.count:
+            return
+        rows = self.labels[image]
+        self.means.add(rows, attribution)
+        values = _contribution(attribution.values, self.inner, self.params)
+        if self.mean is None:
+            self.mean = values.new_zeros(self.count, *values.shape[1:])
+            self.squares = torch.zeros_like(self.mean) if self.params.mean_of == "variance" else None
+        chosen = self.mean[rows.start : rows.stop]
+        if self.squares is None:
+            chosen += values / self.params.count
+            return
         # Welford's update: differences of large sums would drown a small variance
         before = values - chosen
         chosen += before / (index + 1)
-        squares[rows.start : rows.stop] += before * (values - chosen)
-    assert mean is not None
-    found = mean if squares is None else squares / params.count
-    return Attribution(found, means.logits, means.totals, means.uncovered)
+        self.squares[rows.start : rows.stop] += before * (values - chosen)
+
+    def result(self) -> Attribution:
+        """The mean, or the variance."""
+        assert self.mean is not None
+        values = self.mean if self.squares is None else self.squares / self.params.count
+        return Attribution(values, self.means.logits, self.means.totals, self.means.uncovered)
+
+    def _copy(self, view: View) -> Tensor:
+        image, index = view
+        drawn_noise = noise(self.keys[image], index, self.size).to(self.images)
+        return self.images[image] + self.spread[image] * drawn_noise
 
 
-def _said(values: Tensor, inner: BoundMethod, params: Smoothgrad) -> Tensor:
+def _contribution(values: Tensor, inner: BoundMethod, params: Smoothgrad) -> Tensor:
     """What a copy brings to the mean."""
     if params.mean_of == "signed":
         return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, Protocol
@@ -17,6 +17,7 @@ from pseudolabel.registry import Component, Parameters
 Key = tuple[int | str, ...]  # root of an image's random draws: (seed, id), then the index of each view
 Projection = Literal["adjoint", "paste"]
 Reduce = Callable[[Tensor], Tensor]  # (T, c, h', w') -> (T, h', w')
+View = tuple[int, int]  # image in the batch, index of the view
 
 
 class Explain(Protocol):
@@ -43,6 +44,47 @@ class ImageReduce:
         return self.function(values, self.image)
 
 
+@dataclass(frozen=True, eq=False)
+class ViewGroup:
+    """Views of one size, which share forwards.
+
+    Attributes:
+        key: equal for equal views, so that several methods share them; the views of one group may be the
+            first of
+            the other's.
+        views: in the order in which they are explained.
+        size: (h, w) of a view.
+        make: (3, h, w) of a view.
+        see: where views are other regions of the image: what a view sees of (..., H, W).
+    """
+
+    key: Hashable
+    views: Sequence[View]
+    size: tuple[int, int]
+    make: Callable[[View], Tensor]
+    see: Callable[[View], Callable[[Tensor], Tensor]] | None = None
+
+
+class Aggregation(Protocol):
+    """One call of an aggregator: which views it wants, and the sum of what comes back."""
+
+    @property
+    def inner(self) -> BoundMethod:
+        """Explains a view."""
+
+    def groups(self) -> Sequence[ViewGroup]:
+        """The views, in groups of one size."""
+
+    def add(self, group: ViewGroup, view: View, attribution: Attribution) -> None:
+        """The attribution of the targets of a view's image. Views that it did not ask for are passed over."""
+
+    def result(self) -> Attribution:
+        """Of all targets."""
+
+
+Aggregate = Callable[[Explained, Tensor, Targets, Sequence[Key]], Aggregation]
+
+
 @dataclass(frozen=True)
 class BoundMethod:
     """A method ready to run.
@@ -55,6 +97,9 @@ class BoundMethod:
         views: forwards that one image costs.
         inner: the method that this one is made of, or None.
         rebuilt: makes this method again of another inner one.
+        aggregation: begins a call of an aggregator whose views may be shared with other methods; None of a
+            method
+            that makes its own forwards.
     """
 
     explain: Explain
@@ -63,6 +108,7 @@ class BoundMethod:
     views: int = 1
     inner: BoundMethod | None = None
     rebuilt: Callable[[BoundMethod], BoundMethod] | None = None
+    aggregation: Aggregate | None = None
 
     @property
     def done(self) -> bool:

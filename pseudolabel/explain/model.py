@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 import torch
@@ -101,6 +102,7 @@ class Explained:
         self.precision = precision
         self.leave: Callable[[], bool] = lambda: False
         self._gradient_seen = False
+        self._shared: tuple[Tensor, dict[Hashable, Any]] | None = None
         model = copy.deepcopy(network).eval().requires_grad_(False).to(self.device)
         model, self._folds = folded(model, self._sample(model)) if fold else (model, [])
         self.norms = len(self._folds)
@@ -112,6 +114,51 @@ class Explained:
     def on_device(self, images: Tensor) -> Tensor:
         """Images on the model's device in its layout."""
         return images.to(self.device).contiguous(memory_format=torch.channels_last)
+
+    @contextmanager
+    def sharing(self, images: Tensor) -> Iterator[None]:
+        """Within this block several methods explain these images and share what `keep` was given.
+
+        Args:
+            images: (B, 3, h, w), on the device; parts of them are recognised by their memory.
+        """
+        before, self._shared = self._shared, (images, {})
+        try:
+            yield
+        finally:
+            self._shared = before
+
+    def shares(self, images: Tensor) -> bool:
+        """Whether these images are (a part of) those of `sharing`."""
+        if self._shared is None:
+            return False
+        whole = self._shared[0].untyped_storage().data_ptr()
+        return images.untyped_storage().data_ptr() == whole
+
+    def keep(self, images: Tensor, name: Hashable, value: Any) -> None:
+        """Keep something computed of shared images for the next method; nothing for others."""
+        if self._shared is not None and self.shares(images):
+            self._shared[1][name, images.data_ptr(), tuple(images.shape)] = value
+
+    def kept(self, images: Tensor, name: Hashable) -> Any:
+        """What was kept of these images under a name, or None."""
+        if self._shared is None or not self.shares(images):
+            return None
+        return self._shared[1].get((name, images.data_ptr(), tuple(images.shape)))
+
+    def features_and_raw(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, h, w) normalised, on the device -> last features and (B, R) raw logits.
+
+        The graph to the images is kept where they ask for it. Shared images have one forward.
+        """
+        kept = self.kept(images, "features")
+        if kept is not None and not images.requires_grad:
+            features, raw = kept
+            return features, raw
+        features = self.features(images)
+        raw = self.raw(features)
+        self.keep(images, "features", (features.detach(), raw.detach()))
+        return features, raw
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) normalised -> the last features, (B, D, h', w') where pooled."""
@@ -192,7 +239,8 @@ class Explained:
         images = images.detach()
         if name == LAST:
             with torch.no_grad():
-                output = self.features(images)
+                kept = self.kept(images, "features")
+                output = self.features(images) if kept is None else kept[0].detach()
             with torch.enable_grad():
                 logits, totals = self.from_features(output.requires_grad_())
         else:

@@ -27,9 +27,14 @@ def input_gradient(model: Explained, images: Tensor, targets: Targets) -> Attrib
 
     def part(images: Tensor, wanted: Targets) -> Attribution:
         rows, columns = model.index(wanted)
+        placed = model.on_device(images)
+        name = ("gradient", wanted.images, wanted.classes)
+        kept: Attribution | None = model.kept(placed, name)
+        if kept is not None:
+            return kept
         with torch.enable_grad():
-            inputs = model.on_device(images).detach().requires_grad_()
-            logits, totals = model.outputs(inputs)
+            inputs = placed.detach().requires_grad_()
+            logits, totals = _outputs(model, inputs)
             values = inputs.new_empty((len(rows), *inputs.shape[1:]))
             slots = wanted.slots()
             for number, slot in enumerate(slots):
@@ -38,6 +43,15 @@ def input_gradient(model: Explained, images: Tensor, targets: Targets) -> Attrib
                 more = number + 1 < len(slots)
                 (gradient,) = torch.autograd.grad(chosen, inputs, retain_graph=more)
                 values[slot] = gradient[rows[slot]]
-        return Attribution(values, logits.detach()[rows, columns], totals.detach()[rows])
+        attribution = Attribution(values, logits.detach()[rows, columns], totals.detach()[rows])
+        model.keep(placed, name, attribution)
+        return attribution
 
     return model.in_parts(images, targets, part)
+
+
+def _outputs(model: Explained, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and totals; of images that an activation map shares, by way of the features that it needs."""
+    if model.shares(inputs) and getattr(model.network, "pooled", True):
+        return model.grouped(model.features_and_raw(inputs)[1])
+    return model.outputs(inputs)

@@ -64,8 +64,7 @@ def cam(model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key],
     def part(images: Tensor, wanted: Targets) -> Attribution:
         (at, columns), slots = model.index(wanted), _slots(wanted, model.device)
         with torch.no_grad():
-            features = model.features(model.on_device(images))
-            raw = model.raw(features)
+            features, raw = model.features_and_raw(model.on_device(images))
             rows = model.rows(raw[at], columns)
             # (B, S, D) x (B, D, h'w'): no image's features are copied for its other labels
             weights = rows.new_zeros(len(features), int(slots.max()) + 1, rows.shape[1])

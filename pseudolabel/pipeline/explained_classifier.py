@@ -16,6 +16,7 @@ from pseudolabel.classifier.checkpoint import Loaded
 from pseudolabel.explain.layers import LAST
 from pseudolabel.explain.method import BoundMethod, Key, build
 from pseudolabel.explain.model import Explained, Precision
+from pseudolabel.explain.views import explain_together
 from pseudolabel.recipes.schema import Branch
 from pseudolabel.records import Targets
 
@@ -118,16 +119,16 @@ class ExplainedClassifier:
         targets = Targets.of([self._logit[label] for label in row] for row in labels)
         ends = np.cumsum([len(row) for row in labels])
         uncovered: list[float | None] = [None] * len(labels)
-        lines = []
-        for method in self.methods:
-            attribution = method.explain(self.model, inputs, targets, keys)
+        attributions = explain_together(self.methods, self.model, inputs, targets, keys)
+        branches = []
+        for method, attribution in zip(self.methods, attributions, strict=True):
             flat = method.reduce(attribution.values).float().cpu().numpy()
-            lines.append(np.split(flat, ends[:-1]))
+            branches.append(np.split(flat, ends[:-1]))
             if attribution.uncovered is not None:
                 shares = attribution.uncovered.cpu().tolist()
                 worst = [round(shares[end - 1], 6) for end in ends]
                 uncovered = [max(a or 0.0, b) for a, b in zip(uncovered, worst, strict=True)]
-        return Maps(list(zip(*lines, strict=True)), uncovered)
+        return Maps(list(zip(*branches, strict=True)), uncovered)
 
 
 @contextlib.contextmanager

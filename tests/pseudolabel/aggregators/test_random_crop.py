@@ -16,6 +16,7 @@ from pseudolabel.aggregators.random_crop import RandomCrop, Window
 from pseudolabel.contracts.networks import Small, functions, random_images
 from pseudolabel.explain.method import BoundMethod, build
 from pseudolabel.explain.model import Explained
+from pseudolabel.explain.views import explain_together
 from pseudolabel.records import Attribution, Targets
 from tests.oracles import aggregators as oracles
 
@@ -247,7 +248,8 @@ def test_several_sets_from_one_pass_equal_each_alone(method: str) -> None:
     model = Explained(Small())
     forwards: list[int] = []
     model.network.trunk[0].register_forward_hook(lambda _, inputs, __: forwards.append(len(inputs[0])))
-    everything = module.several(line(method), SETS)(model, random_images(), Targets.of(LABELS), KEYS)
+    methods = [line(method, params) for params in SETS]
+    everything = explain_together(methods, model, random_images(), Targets.of(LABELS), KEYS)
     probe = 1 if method == "saliency" else 0
     assert sum(forwards) == 3 * 7 + probe, "the largest count runs once"
     for params, found in zip(SETS, everything, strict=True):
@@ -263,12 +265,16 @@ def test_several_sets_from_one_pass_equal_each_alone(method: str) -> None:
 @pytest.mark.parametrize(
     "changed", [{"size": 24}, {"scale": (0.1, 0.3)}, {"ratio": (1.0, 1.0)}, {"antialias": True}], ids=str
 )
-def test_several_sets_must_share_their_crops(changed: dict[str, object]) -> None:
-    other = RandomCrop.model_validate({**QUICK, **changed})
-    with pytest.raises(ValueError, match=rf"random_crop: {next(iter(changed))} .* are other crops"):
-        module.several(line(), [RandomCrop.model_validate(QUICK), other])
-    with pytest.raises(ValueError, match="no parameters, no crops"):
-        module.several(line(), [])
+def test_sets_of_other_crops_run_apart(changed: dict[str, object]) -> None:
+    sets = [RandomCrop.model_validate(QUICK), RandomCrop.model_validate({**QUICK, **changed})]
+    model = Explained(Small())
+    forwards: list[int] = []
+    model.network.trunk[0].register_forward_hook(lambda _, inputs, __: forwards.append(len(inputs[0])))
+    methods = [line("cam", params) for params in sets]
+    together = explain_together(methods, model, random_images(), Targets.of(LABELS), KEYS)
+    assert sum(forwards) == 2 * 3 * 5
+    for params, attribution in zip(sets, together, strict=True):
+        assert torch.equal(attribution.values, explained(line("cam", params)).values)
 
 
 def test_softmax_needs_all_logits() -> None:
