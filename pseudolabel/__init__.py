@@ -1,7 +1,7 @@
 """Image-level labels to pseudo-masks: train a classifier, ask where it saw each class, clean that up.
 
 The commands are functions: `train`, `preview`, `generate`, `evaluate`, `sweep`, `refine`, `reference`,
-`export`.
+`export`. `Run.open(path)` reads a finished run.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     from pseudolabel.commands.refine import refine as refine
     from pseudolabel.commands.sweep import sweep as sweep
     from pseudolabel.commands.train import train as train
+    from pseudolabel.runs.run import Run as Run
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "export", "generate", "preview", "reference", "refine", "sweep", "train"]
+__all__ = ["Run", "evaluate", "export", "generate", "preview", "reference", "refine", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"pseudolabel.commands.{name}"), name)
+    module = "pseudolabel.runs.run" if name == "Run" else f"pseudolabel.commands.{name}"
+    return getattr(importlib.import_module(module), name)
 
 
 def __dir__() -> list[str]:

@@ -135,7 +135,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score masks against the truth: mIoU, DR-/NDR-recall, FG-precision."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Any:
         from pseudolabel import evaluate
 
         return evaluate(run, masks=masks, truth=truth, classes=classes, listing=listing, limit=limit,
@@ -158,7 +158,7 @@ def sweep(
 ) -> None:  # fmt: skip
     """Score every threshold in one pass over the stored maps."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Any:
         from pseudolabel import sweep
 
         options = _given(workers=workers)
@@ -197,7 +197,7 @@ def export(
 ) -> None:  # fmt: skip
     """Write a run's masks in the form that another trainer reads."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Any:
         from pseudolabel import export
 
         return export(run, out, to=to, overwrite=overwrite, quiet=quiet)
@@ -220,11 +220,12 @@ def methods(
     _run(work, json, debug, "methods" if name is None else "method")
 
 
-def _run(work: Callable[[], dict[str, Any]], json: bool, debug: bool, form: str) -> None:
+def _run(work: Callable[[], Any], json: bool, debug: bool, form: str) -> None:
     """Call a command, print its result, leave with its exit code: 1 where some items could not be done."""
 
     def command() -> int:
-        result = work()
+        found = work()
+        result = found if isinstance(found, dict) else found.as_dict()
         if json:
             console.show(result)
         else:

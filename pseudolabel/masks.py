@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pseudolabel.errors import DataError
 from pseudolabel.images import FORMATS, LIMIT, opened
-from pseudolabel.records import IGNORE, LabelSpace
+from pseudolabel.records import IGNORE, LabelSpace, MaskSource
 from pseudolabel.runs import disk
 
 SHOWN = 10  # values named in one message
@@ -74,12 +74,12 @@ def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
     disk.write_bytes(path, encode_mask(mask))
 
 
-def read_mask(path: Path, limit: int = LIMIT) -> NDArray[np.uint8]:
-    """The class ids of a mask, exactly as stored.
+def read_mask(source: Path | MaskSource, limit: int = LIMIT) -> NDArray[np.uint8]:
+    """The class ids of a mask, exactly as stored; ground truth of every kind is read here.
 
     Args:
-        path: an indexed PNG, or an 8-bit grey one.
-        limit: largest number of pixels.
+        source: an indexed PNG, or an 8-bit grey one; or what makes a mask.
+        limit: largest number of pixels of a PNG.
 
     Returns:
         (H, W) uint8, writable.
@@ -87,7 +87,12 @@ def read_mask(path: Path, limit: int = LIMIT) -> NDArray[np.uint8]:
     Raises:
         DataError: missing, damaged, or anything whose values are no indices; a hint says what it looks like.
     """
-    path = Path(path)
+    if not isinstance(source, str | Path):
+        mask = source.read()
+        if mask.dtype != np.uint8 or mask.ndim != 2:
+            raise DataError(f"{source}: gives a mask of {mask.dtype} {mask.shape}; a mask is (H, W) uint8")
+        return mask
+    path = Path(source)
     with opened(path, limit=limit) as image:
         if image.format != "PNG":
             lost = ": its ids are lost to compression" if image.format in ("JPEG", "MPO") else ""
@@ -101,6 +106,11 @@ def read_mask(path: Path, limit: int = LIMIT) -> NDArray[np.uint8]:
                 raise DataError(f"{path}: mask is grey with a transparent value; save plain ids")
             return np.array(image)
         raise DataError(f"{path}: mask is {_kind(image.mode, depth)}; {_hint(np.asarray(image))}")
+
+
+def mask_digest(source: Path | MaskSource) -> str:
+    """Text that changes when a mask does: sha256 of its file, or what its source says."""
+    return source.digest() if not isinstance(source, str | Path) else disk.sha256_file(Path(source))
 
 
 def read_colours(path: Path, limit: int = LIMIT) -> NDArray[np.uint8]:
@@ -128,7 +138,7 @@ def read_colours(path: Path, limit: int = LIMIT) -> NDArray[np.uint8]:
     return ids
 
 
-def check_values(mask: NDArray[np.uint8], space: LabelSpace, path: Path) -> None:
+def check_values(mask: NDArray[np.uint8], space: LabelSpace, path: Path | MaskSource) -> None:
     """See that a mask holds only 0..C and 255.
 
     Raises:
@@ -146,7 +156,7 @@ def check_values(mask: NDArray[np.uint8], space: LabelSpace, path: Path) -> None
     )
 
 
-def check_size(size: tuple[int, int], image: tuple[int, int], path: Path) -> None:
+def check_size(size: tuple[int, int], image: tuple[int, int], path: Path | MaskSource) -> None:
     """See that a mask has the size of its image as shown, both (H, W).
 
     Raises:

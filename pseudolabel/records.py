@@ -9,16 +9,37 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pseudolabel.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 BACKGROUND = 0
 IGNORE = 255
 MOST_NAMES = 255  # background and 254 classes: a mask is 8 bit and 255 means ignore
+
+
+class MaskSource(Protocol):
+    """Ground truth of one image that is no PNG, for instance polygons; `str` of it names it in messages.
+
+    It holds no array, is equal to a source of the same mask, and can be sent to a worker process.
+    """
+
+    def read(self) -> NDArray[np.uint8]:
+        """(H, W) uint8 class ids of the image's size as shown: 0 background, 1..C, 255 ignore.
+
+        Raises:
+            DataError: it cannot be made; the message names the place.
+        """
+        ...
+
+    def digest(self) -> str:
+        """Text that changes when the mask does: sha256 of what it is made from."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +50,13 @@ class ImageRecord:
         id: unique text, never parsed as a number; names every file made for this image.
         image: the image's file.
         labels: ascending foreground ids present, or None where nobody said.
-        mask: ground truth as an indexed PNG, or None.
+        mask: ground truth, an indexed PNG or something that makes one; or None. `masks.read_mask` reads both.
     """
 
     id: str
     image: Path
     labels: tuple[int, ...] | None = None
-    mask: Path | None = None
+    mask: Path | MaskSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +64,8 @@ class LabelSpace:
     """Class names by id: `names[0]` is the background, `names[c]` class c.
 
     Raises:
-        DataError: a name is empty or stands twice, or there is no foreground class.
+        DataError: a name is empty, has blanks at its ends or a line break in it, or stands twice; or there is
+            no foreground class.
     """
 
     names: tuple[str, ...]
@@ -55,6 +77,10 @@ class LabelSpace:
         for name in self.names:
             if not name.strip():
                 raise DataError("class list has an empty name; give every class a name")
+            if name != name.strip() or len(name.splitlines()) != 1:
+                raise DataError(
+                    f"class name {name!r} has blanks at its ends or a line break; rename the class"
+                )
             if name in seen:
                 raise DataError(f"class list names {name!r} twice; names are unique")
             seen.add(name)
@@ -65,6 +91,38 @@ class LabelSpace:
         space = object.__new__(cls)
         object.__setattr__(space, "names", ("background",))
         return space
+
+    @classmethod
+    def read(cls, path: Path) -> LabelSpace:
+        """The classes of a text file: a name a line, line number - 1 is the id, the first is the background.
+
+        Blanks around a name, empty lines at the end and a BOM do not count. Bytes that are not UTF-8 come as
+        surrogates, and `disk.write_text` writes them back as they were.
+
+        Raises:
+            DataError: the file cannot be read, an empty line between names, a name twice.
+        """
+        try:
+            text = Path(path).read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+        except FileNotFoundError:
+            raise DataError(f"{path}: there is no such file; give a class list") from None
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); give a class list") from error
+        names = [line.strip() for line in text.splitlines()]
+        while names and not names[-1]:
+            names.pop()
+        if "" in names:
+            raise DataError(
+                f"{path}:{names.index('') + 1}: blank line; line numbers are class ids, remove it"
+            )
+        try:
+            return cls(tuple(names))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+
+    def text(self) -> str:
+        """The file that `read` reads back."""
+        return "".join(f"{name}\n" for name in self.names)
 
     @property
     def foreground(self) -> int:

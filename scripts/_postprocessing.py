@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from pseudolabel import images, masks
 from pseudolabel.metrics.regions import discriminative
 from pseudolabel.pipeline import postprocessing
-from pseudolabel.pipeline.stored_maps import read_maps
 from pseudolabel.recipes.loading import load_recipe, plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.records import ImageRecord
 from pseudolabel.runs import disk
+from pseudolabel.runs.maps import read_maps
 from pseudolabel.superpixels.engine import kept_in
 
 LEVELS = tuple(round(0.02 * step, 2) for step in range(1, 31))

@@ -23,10 +23,11 @@ from torch.nn import functional
 from pseudolabel import images, registry
 from pseudolabel.metrics.confusion import confusion
 from pseudolabel.pipeline import postprocessing
-from pseudolabel.pipeline.stored_maps import read_maps
 from pseudolabel.records import LabelScores
 from pseudolabel.runs import disk
-from pseudolabel.scoring.truth import of_reader, run_recipe
+from pseudolabel.runs.maps import read_maps
+from pseudolabel.runs.run import Run
+from pseudolabel.scoring.truth import of_reader
 
 PRESETS = ("irn", "psa", "deeplab")
 ROWS = ("no CRF", "lattice, full size", "lattice", "exact")
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("-o", "--out", type=Path, required=True)
     given = parser.parse_args()
-    recipe = run_recipe(given.run, given.overrides)
+    recipe = Run.open(given.run).recipe_with(given.overrides)
     judged = of_reader(recipe.data)
     stored = [one for one in judged.records if (given.run / "maps" / f"{one.id}.safetensors").is_file()]
     records = stored[:: max(1, len(stored) // given.images)][: given.images]

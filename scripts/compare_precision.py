@@ -49,8 +49,8 @@ def _compared(recipe: Path, given: argparse.Namespace) -> dict[str, Any]:
                 recipe, run, overrides=overrides, device=given.device, limit=given.limit, quiet=True
             )
             scored = pseudolabel.evaluate(run, average_over=given.average_over, limit=given.limit, quiet=True)
-            row[kind] = {"miou": scored["miou"], "images_per_second": summary["images_per_second"]}
-            row["images"] = scored["images"]
+            row[kind] = {"miou": scored.miou, "images_per_second": summary["images_per_second"]}
+            row["images"] = scored.images
         pixels = different = 0
         for path in sorted((Path(temporary) / KINDS[0] / "masks").iterdir()):
             one, other = (masks.read_mask(Path(temporary) / kind / "masks" / path.name) for kind in KINDS)

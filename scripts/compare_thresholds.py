@@ -40,8 +40,8 @@ def main() -> None:
             workers=given.workers,
             quiet=True,
         )
-        picks = [{**one, "on": "other images" if one["on"] == other else one["on"]} for one in swept["picks"]]
-        found[title] = {"images": swept["images"], "best": swept["best"], "picks": picks}
+        picks = [{**one, "on": "other images" if one["on"] == other else one["on"]} for one in swept.picks]
+        found[title] = {"images": swept.images, "best": swept.best, "picks": picks}
         say(f"{title}: done")
     result = {"command": command(), **machine(), "average_over": given.average_over, "runs": found}
     disk.write_json(given.out, result)

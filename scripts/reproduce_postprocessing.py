@@ -43,7 +43,8 @@ from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.recipes.yaml import read_plain
 from pseudolabel.records import ImageRecord
 from pseudolabel.runs import disk
-from pseudolabel.scoring.truth import Truth, of_reader, run_recipe
+from pseudolabel.runs.run import Run
+from pseudolabel.scoring.truth import Truth, of_reader
 
 NAME = "postprocessing"
 AVERAGED = "background cat cow dog horse person sheep sofa"  # at least 10 images each on the small `val`
@@ -240,7 +241,7 @@ def _network(text: str) -> dict[str, Any]:
     name, _, post = key.partition(":")
     last = disk.read_json_lines(Path(folder) / "metrics.jsonl")[-1]
     recipe = read_plain(Path(folder) / "recipe.yaml", "recipe")[0]
-    listed = of_reader(run_recipe(Path(recipe["masks"])).data).records
+    listed = of_reader(Run.open(recipe["masks"]).recipe.data).records
     return {
         "maps": name,
         "post": post,
@@ -255,7 +256,7 @@ def _generate(name: str, place: Place, given: argparse.Namespace) -> None:
     folder = given.work / "maps" / name / place.split
     recipe = load_recipe(KINDS[name].recipe(given.root, place.split, given.classifier), GenerateRecipe)
     there = all((folder / "maps" / f"{record.id}.safetensors").is_file() for record in place.records)
-    if there and _decides(run_recipe(folder)) == _decides(recipe):
+    if there and _decides(Run.open(folder).recipe) == _decides(recipe):
         return
     say(f"maps of {name}, {place.split}")
     limit = len(place.records) if place.split == "train" else None

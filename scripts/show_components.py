@@ -27,11 +27,12 @@ from pseudolabel.figures.heat import heat
 from pseudolabel.figures.overlays import overlay
 from pseudolabel.metrics.confusion import confusion
 from pseudolabel.pipeline import postprocessing
-from pseudolabel.pipeline.stored_maps import read_maps
 from pseudolabel.recipes.loading import load_recipe, plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.records import ImageRecord
-from pseudolabel.scoring.truth import Truth, of_reader, run_recipe
+from pseudolabel.runs.maps import read_maps
+from pseudolabel.runs.run import Run
+from pseudolabel.scoring.truth import Truth, of_reader
 
 SHOWN = (
     "none",
@@ -49,7 +50,7 @@ SHOWN = (
 def main() -> None:
     """Pick thresholds, draw the sheet."""
     given = _options()
-    recipe = run_recipe(given.run)
+    recipe = Run.open(given.run).recipe
     if len(recipe.maps) != 1:
         raise SystemExit(f"{given.run}: holds {len(recipe.maps)} branches; take a run with one")
     judged = of_reader(recipe.data)

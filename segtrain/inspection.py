@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pseudolabel import images, masks
 from pseudolabel.errors import PseudolabelError
-from pseudolabel.records import BACKGROUND, IGNORE, LabelSpace
+from pseudolabel.records import BACKGROUND, IGNORE, LabelSpace, MaskSource
 from pseudolabel.runs import disk
 from segtrain.pairs import Pair, PairSet
 
@@ -88,7 +88,7 @@ def inspect(found: PairSet, advance: Callable[[], None] = lambda: None) -> Inspe
     names = len(found.space.names)
     result = Inspection(looked_at=len(found.pairs), pixels=np.zeros(names + 1, dtype=np.int64))
     for pair in found.pairs:
-        faults, mask = look_at(pair, found.space, found.digests.get(pair.id))
+        faults, mask = look_at(pair, found.space, found.digest(pair.id))
         result.faults += faults
         if not faults and mask is not None:
             _note(result, pair, mask, names)
@@ -117,8 +117,8 @@ def look_at(
         )
         size = None
     path = pair.mask
-    if path is None or not path.exists():
-        name = path.name if path is not None else pair.id
+    if path is None or (isinstance(path, Path) and not path.exists()):
+        name = pair.id if path is None else _name(path)
         faults.append(
             MaskFault(pair.id, name, "missing", "no mask", "make one, or take the image off the list")
         )
@@ -126,7 +126,8 @@ def look_at(
     try:
         mask = masks.read_mask(path)
     except (PseudolabelError, OSError) as error:
-        return [*faults, _told(pair.id, path, _kind(path.read_bytes()), error, "write the mask again")], None
+        kind = _kind(path.read_bytes()) if isinstance(path, Path) else "unreadable"
+        return [*faults, _told(pair.id, path, kind, error, "write the mask again")], None
     try:
         masks.check_values(mask, space, path)
     except PseudolabelError as error:
@@ -135,6 +136,8 @@ def look_at(
         masks.check_size(mask.shape, size or mask.shape, path)
     except PseudolabelError as error:
         faults.append(_told(pair.id, path, "size", error, "write the mask again"))
+    if not isinstance(path, Path):
+        return faults, mask
     if digest is None:
         faults += _foreign(pair.id, path, mask, space)
     elif disk.sha256_file(path) != digest:
@@ -198,7 +201,7 @@ def _note(result: Inspection, pair: Pair, mask: NDArray[np.uint8], names: int) -
         result.ignored.append(pair.id)
     elif counts[BACKGROUND] + counts[IGNORE] == mask.size:
         result.background.append(pair.id)
-    result.inputs.append((pair.id, disk.sha256_file(pair.image), disk.sha256_file(pair.mask)))
+    result.inputs.append((pair.id, disk.sha256_file(pair.image), masks.mask_digest(pair.mask)))
 
 
 def _look_for_strangers(found: PairSet, result: Inspection) -> None:
@@ -225,8 +228,13 @@ def _look_for_strangers(found: PairSet, result: Inspection) -> None:
             )
 
 
-def _told(id: str, path: Path, code: str, error: Exception, remedy: str) -> MaskFault:
+def _name(source: Path | MaskSource) -> str:
+    """What a mask is called in the list of faults."""
+    return source.name if isinstance(source, Path) else str(source)
+
+
+def _told(id: str, path: Path | MaskSource, code: str, error: Exception, remedy: str) -> MaskFault:
     """A refusal of the decoder as a fault of the list."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     what, _, hint = text.removeprefix(f"{path}: ").partition("; ")
-    return MaskFault(id, path.name, code, what, hint or remedy)
+    return MaskFault(id, _name(path), code, what, hint or remedy)

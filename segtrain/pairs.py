@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pseudolabel.errors import DataError
 from pseudolabel.recipes.schema import validation_step
 from pseudolabel.recipes.steps import ReaderStep
-from pseudolabel.records import Dataset, LabelSpace
-from pseudolabel.runs import disk, writing
+from pseudolabel.records import Dataset, LabelSpace, MaskSource
+from pseudolabel.runs import layout
+from pseudolabel.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Pair:
 
     id: str
     image: Path
-    mask: Path | None
+    mask: Path | MaskSource | None
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,19 @@ class PairSet:
         pairs: in list order.
         space: classes that the masks may hold.
         folder: where the masks lie, or None where every record names its own.
-        digests: sha256 of the mask by id, as the manifest of a generated run says; empty otherwise.
+        run: the generated run that the masks are from, or None.
     """
 
     pairs: tuple[Pair, ...]
     space: LabelSpace
     folder: Path | None = None
-    digests: Mapping[str, str] = field(default_factory=dict)
+    run: Run | None = None
+
+    def digest(self, item: str) -> str | None:
+        """sha256 of a mask as the manifest of the generated run says; None for a mask of other origin."""
+        if self.run is None or item not in self.run.manifest:
+            return None
+        return str(self.run.manifest[item]["sha256"])
 
 
 def read_data(data: ReaderStep, replaced: Mapping[str, Any] | None = None) -> Dataset:
@@ -69,13 +76,9 @@ def pair_up(dataset: Dataset, masks: str | None = None) -> PairSet:
     root = Path(masks).expanduser()
     if not root.is_dir():
         raise DataError(f"masks: {root} is no folder; give a run of `pl generate` or a folder of <id>.png")
-    folder, digests = root, {}
-    if (root / writing.FINGERPRINT).exists():
-        folder = root / "masks"
-        if not (root / writing.MANIFEST).exists():
-            raise DataError(f"masks: {root} is not finished; run the same `pl generate` again")
-        digests = {
-            str(row["id"]): str(row["sha256"]) for row in disk.read_json_lines(root / writing.MANIFEST)
-        }
+    folder, run = root, None
+    if (root / layout.FINGERPRINT).exists():
+        run = Run.open(root)
+        folder = root / layout.MASKS
     pairs = tuple(Pair(r.id, r.image, folder / f"{r.id}.png") for r in dataset.records)
-    return PairSet(pairs, dataset.space, folder, digests)
+    return PairSet(pairs, dataset.space, folder, run)

@@ -18,7 +18,7 @@ from pseudolabel.pipeline.reading import Complete
 from pseudolabel.recipes.loading import plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.recipes.yaml import dump_recipe
-from pseudolabel.runs import disk, writing
+from pseudolabel.runs import disk, layout, writing
 
 if TYPE_CHECKING:
     from pseudolabel.pipeline.lanes import Lanes
@@ -82,8 +82,8 @@ def generate(
     fingerprint = _fingerprint(prepared)
     with writing.open_run(out, "generate", fingerprint, overwrite=overwrite, new=new, wait=wait) as folder:
         names = prepared.loaded.space.names
-        disk.write_text(folder.path / "recipe.yaml", dump_recipe(settled))
-        disk.write_text(folder.path / "classes.txt", "".join(f"{name}\n" for name in names))
+        disk.write_text(folder.path / layout.RECIPE, dump_recipe(settled))
+        disk.write_text(folder.path / layout.CLASSES, prepared.loaded.space.text())
         lanes = prepared.lanes(where)
         for text in lanes.first.targets():
             say(text)

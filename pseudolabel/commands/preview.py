@@ -17,7 +17,7 @@ from pseudolabel.pipeline.postprocessing import ImageMaps, ImageResult, Postproc
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.recipes.steps import Step
 from pseudolabel.records import ImageRecord
-from pseudolabel.runs import disk, writing
+from pseudolabel.runs import disk, layout, writing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pseudolabel.figures.preview_sheet import Row
     from pseudolabel.pipeline.lanes import Lanes
 
-SHEET, RESULT, OVERLAYS = "preview.png", "preview.json", "overlays"
+SHEET, RESULT = "preview.png", "preview.json"
 MAPS = 3  # classes of one image whose maps are shown
 
 
@@ -106,7 +106,7 @@ def preview(
 
 def _refuse_run(out: Path) -> None:
     """A preview writes over what it finds, which no run's masks must become."""
-    path = out / writing.FINGERPRINT
+    path = out / layout.FINGERPRINT
     if path.is_file() and disk.read_json(path).get("kind") != "preview":
         raise UsageError(f"{out}: is a run's folder; give previews a folder of their own")
 
@@ -114,8 +114,8 @@ def _refuse_run(out: Path) -> None:
 def _clear(folder: Path) -> None:
     """Take the older preview away; the folder is ours, its fingerprint says so."""
     try:
-        overlays = sorted((folder / OVERLAYS).rglob("*.png"))  # an id may name a folder
-        for path in (folder / RESULT, folder / SHEET, folder / writing.PROBLEMS, *overlays):
+        overlays = sorted((folder / layout.OVERLAYS).rglob("*.png"))  # an id may name a folder
+        for path in (folder / RESULT, folder / SHEET, folder / layout.PROBLEMS, *overlays):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise MachineError(f"{folder}: cannot be cleared ({error}); take another folder") from error
@@ -157,7 +157,7 @@ class _Preview:
             image.facts["uncovered"] = maps.facts["uncovered"]
         try:
             if image.result.overlay is not None:
-                path = self.folder.file(OVERLAYS, image.record.id, ".png")
+                path = self.folder.path / layout.overlay_file(image.record.id)
                 images.write_image(path, image.result.overlay)
             self._score(image)
         except DataError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,9 +24,10 @@ from pseudolabel.pipeline.reading import Complete
 from pseudolabel.recipes.loading import plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.recipes.yaml import dump_recipe
-from pseudolabel.records import Dataset, LabelSpace
-from pseudolabel.runs import disk, writing
-from pseudolabel.scoring.truth import run_recipe, size
+from pseudolabel.records import Dataset
+from pseudolabel.runs import disk, layout, writing
+from pseudolabel.runs.run import Run, StoredMaps
+from pseudolabel.scoring.truth import size
 
 REMEDY = "mend or replace the file, or run `pl generate` again"
 FREE = ("data", "fuse", "background", "postprocess", "output", "no_label")  # keys that do not decide the maps
@@ -40,8 +41,7 @@ class _Task:
     id: str
     labels: tuple[int, ...]
     image: Path
-    maps: Path
-    maps_sha256: str
+    maps: StoredMaps
     fill: int | None
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -84,18 +84,17 @@ def refine(
         Interrupted: a signal came; the same call goes on.
     """
     check_limit(limit)
-    source = Path(run)
+    source = Run.open(run)
     recipe = _recipe(source, overrides)
-    lines = _lines(source)
-    names = _names(source)
+    names = source.classes.names
     data: Dataset = recipe.data.component.run(recipe.data.params)
     if recipe.labels.source == "given" and data.space.names != names:
-        raise DataError(f"{source}: its classes are not those of the data; look at data.root")
-    tasks = _tasks(source, recipe, data, lines)
+        raise DataError(f"{source.path}: its classes are not those of the data; look at data.root")
+    tasks = _tasks(source, recipe, data)
     fingerprint = _fingerprint(recipe, names, tasks)
     with writing.open_run(out, "refine", fingerprint, overwrite=overwrite, new=new, wait=wait) as folder:
-        disk.write_text(folder.path / "recipe.yaml", dump_recipe(recipe))
-        disk.write_text(folder.path / "classes.txt", "".join(f"{name}\n" for name in names))
+        disk.write_text(folder.path / layout.RECIPE, dump_recipe(recipe))
+        disk.write_text(folder.path / layout.CLASSES, source.classes.text())
         tasks = tasks[:limit]
         plan = PostprocessingPlan.of(recipe)
         finished = Complete(folder, maps=plan.maps, overlays=plan.overlays)
@@ -114,14 +113,14 @@ def refine(
         return {**driver.summary(**facts), "run": str(folder.path)}
 
 
-def _recipe(source: Path, overrides: Sequence[str]) -> GenerateRecipe:
+def _recipe(source: Run, overrides: Sequence[str]) -> GenerateRecipe:
     """The run's recipe with the overrides.
 
     Raises:
         UsageError: an override touches what the stored maps were made with.
     """
-    before = plain_data(run_recipe(source))
-    recipe = run_recipe(source, ("output.maps=false", *overrides))
+    before = plain_data(source.recipe)
+    recipe = source.recipe_with(("output.maps=false", *overrides))
     after = plain_data(recipe)
     for plain in (before, after):
         for key in FREE:
@@ -131,62 +130,34 @@ def _recipe(source: Path, overrides: Sequence[str]) -> GenerateRecipe:
     changes = writing.differences(before, after)
     if changes:
         raise UsageError(
-            f"{source}: the stored maps were made otherwise ({'; '.join(changes)}); only refine, background, "
-            "postprocess, output and data can change here, `pl generate` makes other maps"
+            f"{source.path}: the stored maps were made otherwise ({'; '.join(changes)}); only refine, "
+            "background, postprocess, output and data can change here, `pl generate` makes other maps"
         )
     return recipe
 
 
-def _lines(source: Path) -> dict[str, dict[str, Any]]:
-    """The run's manifest by id.
-
-    Raises:
-        DataError: the run is not finished, or it stored no maps.
-    """
-    manifest = source / writing.MANIFEST
-    if not manifest.is_file():
-        raise DataError(f"{source}: no {writing.MANIFEST}, so the run is not finished; run it to its end")
-    lines = {line["id"]: line for line in disk.read_json_lines(manifest)}
-    if not any(_maps_of(name) in line.get("files", {}) for name, line in lines.items()):
-        raise DataError(
-            f"{source}: stores no maps; run `pl generate {source}/recipe.yaml -o {source} "
-            "--set output.maps=true` to add them"
-        )
-    return lines
-
-
-def _names(source: Path) -> tuple[str, ...]:
-    try:
-        text = (source / "classes.txt").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{source / 'classes.txt'}: cannot be read ({error})") from error
-    return LabelSpace(tuple(text.splitlines())).names
-
-
-def _maps_of(name: str) -> str:
-    return f"maps/{name}.safetensors"
-
-
-def _tasks(
-    source: Path, recipe: GenerateRecipe, data: Dataset, lines: Mapping[str, dict[str, Any]]
-) -> list[_Task]:
+def _tasks(source: Run, recipe: GenerateRecipe, data: Dataset) -> list[_Task]:
     """The images of the list that the run has a mask of, in list order.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or the run stores no maps.
     """
     tasks = []
     for record in data.records:
-        line = lines.get(record.id)
-        if line is None:
+        if record.id not in source.manifest:
             continue
+        line = source.manifest[record.id]
         facts = {key: value for key, value in line.items() if key not in OWN}
-        known = line.get("files", {}).get(_maps_of(record.id), {})
         fill = FILLS.get(recipe.no_label)
-        maps, digest = source / _maps_of(record.id), known.get("sha256", "")
-        tasks.append(_Task(record.id, tuple(line["labels"]), record.image, maps, digest, fill, facts))
+        maps = source.stored(record.id)
+        tasks.append(_Task(record.id, maps.labels, record.image, maps, fill, facts))
     if not tasks:
-        raise DataError(f"{source}: holds no image of the data's list; look at data.split")
+        raise DataError(f"{source.path}: holds no image of the data's list; look at data.split")
+    if all(task.maps.sha256 is None for task in tasks):
+        raise DataError(
+            f"{source.path}: stores no maps; run `pl generate {source.path / layout.RECIPE} -o {source.path} "
+            "--set output.maps=true` to add them"
+        )
     return tasks
 
 
@@ -195,7 +166,7 @@ def _fingerprint(recipe: GenerateRecipe, names: Sequence[str], tasks: Sequence[_
     plain = needs.decisive(recipe, plain_data(recipe), [task.id for task in tasks])
     rows = hashlib.sha256()
     for task in tasks:
-        row = [task.id, task.maps_sha256, task.facts.get("input_sha256")]
+        row = [task.id, task.maps.sha256 or "", task.facts.get("input_sha256")]
         rows.update(json.dumps(row).encode("utf-8", "surrogatepass"))
     return {
         "refine": [branch["refine"] for branch in plain["maps"]],
@@ -220,22 +191,15 @@ def _read(task: _Task) -> ImageMaps:
     Raises:
         DataError: one of them is missing, damaged, or another than the run had.
     """
-    from pseudolabel.pipeline.stored_maps import read_maps
-
-    if not task.maps_sha256 or not task.maps.is_file():
-        raise DataError(f"{task.maps}: no stored maps of this image")
-    if disk.sha256_file(task.maps) != task.maps_sha256:
-        raise DataError(f"{task.maps}: is not what the run wrote (another sha256)")
-    content = images.read_file(task.image)
-    if disk.sha256_bytes(content) != task.facts.get("input_sha256"):
-        raise DataError(f"{task.image}: has changed since the maps were made")
-    image, maps = images.read_image(task.image, data=content), read_maps(task.maps)
+    maps, content = task.maps.read(), images.read_file(task.image)
+    task.maps.check_image(task.image, content)
+    image = images.read_image(task.image, data=content)
     for scores in maps:
         if tuple(scores.values.shape[1:]) != image.shape[:2]:
             wrong, wanted = size(scores.values.shape[1:]), size(image.shape[:2])
-            raise DataError(f"{task.maps}: maps are {wrong}, the image {wanted}")
+            raise DataError(f"{task.maps.path}: maps are {wrong}, the image {wanted}")
         if scores.ids != task.labels:
-            raise DataError(f"{task.maps}: maps of classes {scores.ids}, {task.labels} wanted")
+            raise DataError(f"{task.maps.path}: maps of classes {scores.ids}, {task.labels} wanted")
     if not task.labels and task.fill is None:
         raise DataError(f"{task.id}: has no label; set no_label: background or ignore")
     values = [scores.values.numpy() for scores in maps] if task.labels else []

@@ -17,7 +17,7 @@ from pseudolabel.recipes.loading import load_recipe, plain_data
 from pseudolabel.recipes.schema import TrainRecipe, validation_step
 from pseudolabel.recipes.yaml import dump_recipe
 from pseudolabel.records import Dataset, ImageRecord, LabelSpace
-from pseudolabel.runs import disk, writing
+from pseudolabel.runs import disk, layout, writing
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pseudolabel.classifier.loop import Surroundings
     from pseudolabel.classifier.network import Classifier
 
-EVALUATION = "evaluation.json"
 METRICS = "metrics.jsonl"
 RARE = 5  # training images; a class with fewer is worth a word
 
@@ -188,14 +187,14 @@ def _input(records: Sequence[ImageRecord]) -> dict[str, Any]:
 
 def _finished(folder: Path, epochs: int) -> dict[str, Any] | None:
     """The evaluation of a run that has already come to its last epoch."""
-    if not (folder / EVALUATION).is_file() or not (folder / METRICS).is_file():
+    if not (folder / layout.EVALUATION).is_file() or not (folder / METRICS).is_file():
         return None
     done = len(disk.read_json_lines(folder / METRICS))
     if done > epochs:
         raise UsageError(
             f"{folder}: has {done} epochs, schedule.epochs asks for {epochs}; raise it or take another folder"
         )
-    evaluation: dict[str, Any] = disk.read_json(folder / EVALUATION)
+    evaluation: dict[str, Any] = disk.read_json(folder / layout.EVALUATION)
     return evaluation if done == epochs else None
 
 
@@ -209,7 +208,7 @@ def _train(
 
     chosen, begun = start.recipe, time.monotonic()
     say: Callable[[str], None] = (lambda text: None) if quiet else console.say
-    disk.write_text(run.path / "recipe.yaml", dump_recipe(chosen))
+    disk.write_text(run.path / layout.RECIPE, dump_recipe(chosen))
     network = start.network
     training = loop.training_of(network, chosen, where)
     resumption = Resumption(run.path / "checkpoints", disk.digest(start.fingerprint), console.say)
@@ -260,8 +259,8 @@ def _train(
         disk.digest(start.fingerprint),
     )
     evaluation: dict[str, Any] = course.history[-1]["evaluation"]
-    disk.write_json(run.path / "summary.json", _summary(start, where, threads, steps, before, begun))
-    disk.write_json(run.path / EVALUATION, evaluation)
+    disk.write_json(run.path / layout.SUMMARY, _summary(start, where, threads, steps, before, begun))
+    disk.write_json(run.path / layout.EVALUATION, evaluation)
     return evaluation
 
 

@@ -23,7 +23,7 @@ from pseudolabel import masks
 from pseudolabel.errors import DataError
 from pseudolabel.records import IGNORE, LabelSpace
 from pseudolabel.registry import Parameters, component
-from pseudolabel.runs import disk
+from pseudolabel.runs import disk, layout
 
 
 class Grey(Parameters):
@@ -57,7 +57,7 @@ def grey(
     sizes: dict[str, list[int]] = {}
     met: dict[str, str] = {}
     for item, mask in items:
-        path = out / "masks" / f"{item}.png"
+        path = out / layout.mask_file(item)
         _check_id(item, met)
         masks.check_values(mask, space, path)
         disk.write_bytes(path, masks.encode_grey(mask))
@@ -74,7 +74,7 @@ def grey(
         "pixels_ignored": int(counts[IGNORE]),
     }
     disk.write_text(out / "list.txt", "".join(f"{item}\n" for item in sizes))
-    disk.write_text(out / "classes.txt", "".join(f"{name}\n" for name in space.names))
+    disk.write_text(out / layout.CLASSES, space.text())
     disk.write_json(out / "about.json", {**about, "sizes": sizes})
     return about
 

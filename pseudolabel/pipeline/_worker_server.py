@@ -15,4 +15,4 @@ for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
 import torch  # noqa: E402, F401
 
 import pseudolabel.pipeline.postprocessing  # noqa: E402
-import pseudolabel.pipeline.stored_maps  # noqa: E402, F401
+import pseudolabel.runs.maps  # noqa: E402, F401

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pseudolabel import console, images, masks
 from pseudolabel.errors import DataError
-from pseudolabel.runs import disk, writing
+from pseudolabel.runs import disk, layout, writing
 
 if TYPE_CHECKING:
     from pseudolabel.pipeline.postprocessing import ImageResult
@@ -150,7 +150,7 @@ class Driver:
                 bar.advance()
             if stop.requested:
                 raise stop.fault(f"{self.done + self.skipped} of {len(self.ids)} masks are finished")
-        self.folder.finish(list(self.ids))
+        self.folder.complete(list(self.ids))
         self.seconds = time.monotonic() - start
 
     def summary(self, **more: Any) -> dict[str, Any]:
@@ -182,9 +182,9 @@ class Driver:
             **more,
             "versions": versions,
         }
-        disk.write_json(self.folder.path / "summary.json", summary)
+        disk.write_json(self.folder.path / layout.SUMMARY, summary)
         for item in self.failed[:NAMED]:
-            console.say(f"{item}: no mask; see {writing.PROBLEMS}")
+            console.say(f"{item}: no mask; see {layout.PROBLEMS}")
         return summary
 
     def _put(self, job: Job, result: ImageResult) -> Collected:
@@ -225,13 +225,13 @@ def write_files(folder: writing.RunFolder, job: Job, result: ImageResult) -> dic
         return None
     files = {}
     if result.maps is not None:
-        disk.write_bytes(folder.file("maps", job.id, ".safetensors"), result.maps)
-        about = {"size": len(result.maps), "sha256": disk.sha256_bytes(result.maps)}
-        files[f"maps/{job.id}.safetensors"] = about
+        name = layout.maps_file(job.id)
+        disk.write_bytes(folder.path / name, result.maps)
+        files[name] = {"size": len(result.maps), "sha256": disk.sha256_bytes(result.maps)}
     if result.overlay is not None:
-        images.write_image(folder.file("overlays", job.id, ".png"), result.overlay)
+        images.write_image(folder.path / layout.overlay_file(job.id), result.overlay)
     data = masks.encode_mask(result.mask)
-    disk.write_bytes(folder.file("masks", job.id, ".png"), data)
+    disk.write_bytes(folder.path / layout.mask_file(job.id), data)
     height, width = result.mask.shape
     line: dict[str, Any] = {
         "id": job.id,

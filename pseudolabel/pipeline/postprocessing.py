@@ -294,8 +294,8 @@ def _result(given: ImageMaps, plan: PostprocessingPlan) -> ImageResult:
     import numpy as np
     import torch
 
-    from pseudolabel.pipeline.stored_maps import encode_maps
     from pseudolabel.records import Scores
+    from pseudolabel.runs.maps import encode_maps
 
     height, width = given.image.shape[:2]
     maps: list[Scores] = []

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pseudolabel import images
 from pseudolabel.errors import DataError
 from pseudolabel.records import ImageRecord
-from pseudolabel.runs import disk, writing
+from pseudolabel.runs import disk, layout, writing
 
 WINDOW = 8  # batches whose records are looked at together for images of one size
 
@@ -142,7 +142,7 @@ class Complete(Mapping[str, Mapping[str, Any]]):
     def __init__(self, folder: writing.RunFolder, *, maps: bool, overlays: bool) -> None:
         self._finished = folder.finished()
         self._maps = maps
-        self._overlays = folder.path / "overlays" if overlays else None
+        self._folder = folder.path if overlays else None
 
     def __getitem__(self, item: str) -> Mapping[str, Any]:
         return self._finished[item]
@@ -156,6 +156,6 @@ class Complete(Mapping[str, Mapping[str, Any]]):
     def __contains__(self, item: object) -> bool:
         if item not in self._finished:
             return False
-        if self._maps and f"maps/{item}.safetensors" not in self._finished[str(item)].get("files", {}):
+        if self._maps and layout.maps_file(str(item)) not in self._finished[str(item)].get("files", {}):
             return False
-        return self._overlays is None or (self._overlays / f"{item}.png").is_file()
+        return self._folder is None or (self._folder / layout.overlay_file(str(item))).is_file()

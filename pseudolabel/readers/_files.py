@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pseudolabel.errors import DataError
-from pseudolabel.records import LabelSpace
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # in the order they are tried
 LONGEST_ID = 230  # bytes of UTF-8: 255 are a file name's, the rest is for suffixes such as .safetensors
@@ -121,23 +120,6 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: there is no such file; check the path") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-
-
-def read_classes(path: Path) -> LabelSpace:
-    """A class list: a name a line, line number - 1 is the id, the first is the background.
-
-    Raises:
-        DataError: missing file, a blank line between names, a name twice.
-    """
-    names = [line.strip() for line in read_text(path).splitlines()]
-    while names and not names[-1]:
-        names.pop()
-    if "" in names:
-        raise DataError(f"{path}:{names.index('') + 1}: blank line; line numbers are class ids, remove it")
-    try:
-        return LabelSpace(tuple(names))
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
 
 
 def some(names: Iterable[str], most: int = 3) -> str:

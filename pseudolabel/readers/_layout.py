@@ -103,9 +103,9 @@ def read_list(root: Path, split: str) -> list[Entry]:
 
 def _space(root: Path, classes: str | None) -> LabelSpace:
     if classes is not None:
-        return _files.read_classes(_files.below(root, classes))
+        return LabelSpace.read(_files.below(root, classes))
     own = root / "classes.txt"
-    return _files.read_classes(own) if own.is_file() else LabelSpace(VOC)
+    return LabelSpace.read(own) if own.is_file() else LabelSpace(VOC)
 
 
 Source = Callable[[Sequence[Entry], Sequence[Path | None], LabelSpace], list[tuple[int, ...] | None]]

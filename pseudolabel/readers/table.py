@@ -49,7 +49,7 @@ def table(params: Table) -> Dataset:
     for place in (root, folder, masks):
         if place is not None and not place.is_dir():
             raise DataError(f"{place}: there is no such folder; check the path")
-    space = None if params.classes is None else _files.read_classes(_files.below(root, params.classes))
+    space = None if params.classes is None else LabelSpace.read(_files.below(root, params.classes))
     lines = _read(path, space)
     if space is None:
         space = _found(lines, path)

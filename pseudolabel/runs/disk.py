@@ -235,17 +235,18 @@ def sha256_file(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def _read(path: Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: OSError) -> DataError | MachineError:
+def unreadable(path: Path, error: OSError) -> DataError | MachineError:
+    """What the system said of a file that cannot be read, as one line with a remedy."""
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
         return DataError(f"{path}: is no file; check the path")
     code = errno.errorcode.get(error.errno or 0, "unknown")

@@ -14,12 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pseudolabel.errors import DataError
 from pseudolabel.runs import fault_plan
 from pseudolabel.runs.disk import json_line, machine_error, sync_folder, write_chunks
-
-MANIFEST = "manifest.jsonl"
-JOURNAL = ".journal.jsonl"
+from pseudolabel.runs.layout import JOURNAL, MANIFEST
+from pseudolabel.runs.manifest import line_at, offsets, parsed
 
 
 class Ledger(Mapping[str, dict[str, Any]]):
@@ -66,7 +64,7 @@ class Ledger(Mapping[str, dict[str, Any]]):
         self._append({"note": note})
         self.notes.append(dict(note))
 
-    def finish(self, order: Sequence[str]) -> None:
+    def complete(self, order: Sequence[str]) -> None:
         """Write the manifest in list order, items of earlier lists behind, and drop the journal."""
         listed = set(order)
         if len(listed) != len(order):
@@ -102,9 +100,9 @@ class Ledger(Mapping[str, dict[str, Any]]):
 
     def _raw(self, item: str) -> bytes:
         place = self._places[item]
-        with open(self.folder / (MANIFEST if place >= 0 else JOURNAL), "rb") as file:
-            file.seek(place if place >= 0 else ~place)
-            return file.readline()
+        if place >= 0:
+            return line_at(self.folder / MANIFEST, place)
+        return line_at(self.folder / JOURNAL, ~place)
 
     def _append(self, row: Mapping[str, Any]) -> int:
         """Append a line in one write; returns its offset."""
@@ -131,16 +129,8 @@ class Ledger(Mapping[str, dict[str, Any]]):
 
     def _read_manifest(self) -> None:
         path = self.folder / MANIFEST
-        if not path.exists():
-            return
-        offset = 0
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                item = _id_of(line)
-                if item is None:
-                    raise DataError(f"{path}:{number}: is no manifest line; start again in a new folder")
-                self._places[item] = offset
-                offset += len(line)
+        if path.exists():
+            self._places |= offsets(path)
 
     def _read_journal(self) -> None:
         path = self.folder / JOURNAL
@@ -149,7 +139,7 @@ class Ledger(Mapping[str, dict[str, Any]]):
         offset = 0
         with open(path, "rb") as file:
             for line in file:
-                row = _parsed(line) or {}
+                row = parsed(line) or {}
                 if isinstance(row.get("id"), str):
                     self._places[row["id"]] = ~offset
                 elif isinstance(row.get("note"), dict):
@@ -164,18 +154,3 @@ class Ledger(Mapping[str, dict[str, Any]]):
                 os.truncate(path, offset)
             except OSError as error:
                 raise machine_error(path, error) from error
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _id_of(line: bytes) -> str | None:
-    found = (_parsed(line) or {}).get("id")
-    return found if isinstance(found, str) else None

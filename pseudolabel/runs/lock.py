@@ -2,6 +2,10 @@
 
 The lock is `flock` on FOLDER/.lock, in which the holder writes who it is. The file goes when the holder
 leaves in good order; whoever then gets the lock of the removed file notices and takes the new one.
+
+Why not the package filelock: it takes the same kernel lock and keeps nothing about who holds it, so it cannot
+name the process, host and start of the holder; it neither notices a lock file that was removed under it nor
+tells a file system without locks from a failure.
 """
 
 from __future__ import annotations
@@ -23,8 +27,8 @@ from pseudolabel import console
 from pseudolabel.errors import MachineError
 from pseudolabel.runs import fault_plan
 from pseudolabel.runs.disk import machine_error
+from pseudolabel.runs.layout import LOCK
 
-NAME = ".lock"
 PAUSE = 0.1  # seconds between two looks while waiting
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
@@ -45,7 +49,7 @@ class Lock:
             self._descriptor = self._take(wait)
             self._sign()
         except OSError as error:
-            raise machine_error(folder / NAME, error) from error
+            raise machine_error(folder / LOCK, error) from error
         _held.add(self)
 
     def check(self) -> None:
@@ -67,8 +71,8 @@ class Lock:
         if self._descriptor is None:
             return
         with contextlib.suppress(OSError):
-            if self._is_current(self._descriptor, self.folder / NAME):
-                os.unlink(self.folder / NAME)  # while held: see `_take`
+            if self._is_current(self._descriptor, self.folder / LOCK):
+                os.unlink(self.folder / LOCK)  # while held: see `_take`
         self.forget()
         _held.discard(self)
 
@@ -80,7 +84,7 @@ class Lock:
             self._descriptor = None
 
     def _take(self, wait: bool) -> int | None:
-        path = self.folder / NAME
+        path = self.folder / LOCK
         told = False
         while True:
             fault_plan.trip("write", path)
@@ -123,7 +127,7 @@ class Lock:
         who = {"pid": os.getpid(), "host": socket.gethostname(), "start": start, "token": self.token}
         data = json.dumps(who).encode()
         try:
-            fault_plan.trip("write", self.folder / NAME)
+            fault_plan.trip("write", self.folder / LOCK)
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, data, 0)
         except OSError:
@@ -145,7 +149,7 @@ os.register_at_fork(after_in_child=_forget_all)
 def _holder(folder: Path) -> dict[str, Any]:
     """What the holder wrote; empty while it has not yet."""
     try:
-        found = json.loads((folder / NAME).read_bytes())
+        found = json.loads((folder / LOCK).read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

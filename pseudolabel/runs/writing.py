@@ -1,15 +1,13 @@
-"""Files and run folders: atomic writes, one writer a folder, what is finished, what went wrong.
+"""A run folder that is being written: one writer a folder, what is done, what went wrong.
 
     with writing.open_run(out, "generate", fingerprint) as run:
         done = run.finished()
         ...                                       # for every other item: files first, then its line
-        disk.write_bytes(run.file("masks", id, ".png"), data)
+        disk.write_bytes(run.path / layout.mask_file(id), data)
         run.record({"id": id, "size": len(data), "sha256": disk.sha256_bytes(data), ...})
-        run.finish(ids)
+        run.complete(ids)
 
-Every file of both packages is written here. A run folder holds `fingerprint.json` (all that decides the
-bytes), `manifest.jsonl` (a line an item, in list order), `problems.jsonl`, and while a process works in it
-`.lock` and `.journal.jsonl`.
+The names of the files stand in `pseudolabel.runs.layout`; `pseudolabel.runs.run` reads a finished folder.
 """
 
 from __future__ import annotations
@@ -32,40 +30,16 @@ from pseudolabel.runs.disk import (
     make_folder,
     read_json,
     read_json_lines,
-    sha256_bytes,
     sha256_file,
     sweep,
     sync_folder,
-    write_bytes,
     write_json,
     write_json_lines,
-    write_text,
 )
-from pseudolabel.runs.ledger import JOURNAL, MANIFEST, Ledger
-from pseudolabel.runs.lock import NAME as LOCK
+from pseudolabel.runs.layout import FINGERPRINT, LOCK, MASKS, PROBLEMS
+from pseudolabel.runs.ledger import Ledger
 from pseudolabel.runs.lock import Lock
 
-__all__ = [
-    "FINGERPRINT",
-    "JOURNAL",
-    "MANIFEST",
-    "PROBLEMS",
-    "RunFolder",
-    "differences",
-    "digest",
-    "open_run",
-    "read_json",
-    "read_json_lines",
-    "sha256_bytes",
-    "sha256_file",
-    "write_bytes",
-    "write_json",
-    "write_json_lines",
-    "write_text",
-]
-
-FINGERPRINT = "fingerprint.json"
-PROBLEMS = "problems.jsonl"
 FORMAT = 1  # of the run folder; another one does not continue
 SHOWN = 6  # differences named in one message
 PATIENCE = 1.0  # seconds between two writes of problems.jsonl
@@ -113,16 +87,6 @@ class RunFolder:
                 self._write_problems()
         return self._ledger
 
-    def file(self, folder: str, item: str, suffix: str) -> Path:
-        """Where a file of an item belongs: `folder/<id><suffix>`, for any id that stays inside.
-
-        Raises:
-            DataError: the id is absolute, climbs or is empty; it would name a file elsewhere.
-        """
-        if not item or "\0" in item or any(part in ("", ".", "..") for part in item.split("/")):
-            raise DataError(f"id {item!r} makes no file name inside {folder}/; rename the image")
-        return self.path / folder / f"{item}{suffix}"
-
     def record(self, line: Mapping[str, Any]) -> None:
         """Say that an item is finished; its files must be in place.
 
@@ -167,7 +131,7 @@ class RunFolder:
         if time.monotonic() >= self._next:
             self._write_problems()
 
-    def finish(self, order: Sequence[str]) -> None:
+    def complete(self, order: Sequence[str]) -> None:
         """Write the manifest in list order and the problems; the journal goes.
 
         An item that is finished but not in `order` (of a longer list, earlier) keeps its line, behind.
@@ -178,7 +142,7 @@ class RunFolder:
         self.finished()
         self._lock.check()
         self._write_problems()
-        self._ledger.finish(order)
+        self._ledger.complete(order)
 
     def close(self) -> None:
         """Write what is pending and free the folder."""
@@ -212,7 +176,7 @@ def open_run(
     overwrite: bool = False,
     new: bool = False,
     wait: bool = False,
-    items: str = "masks",
+    items: str = MASKS,
 ) -> Iterator[RunFolder]:
     """Lock an output folder for this run, making it where it is missing.
 

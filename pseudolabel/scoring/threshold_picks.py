@@ -20,24 +20,11 @@ from pseudolabel.errors import UsageError
 from pseudolabel.metrics import threshold_rules as rules
 from pseudolabel.metrics.bootstrap import miou_interval
 from pseudolabel.metrics.confusion import Counts, defined, iou, mean, read
+from pseudolabel.scoring.counts import Sparse
 
 FREE = "free"
 REPEATS = 200  # draws of N images
 LEVEL = 0.95  # of every interval
-
-
-@dataclass(frozen=True)
-class Sparse:
-    """The matrices (T, C+1, C+2) of one image, of which nearly all entries are 0."""
-
-    places: NDArray[np.int32]
-    counts: Counts
-
-    @staticmethod
-    def of(matrices: Counts) -> Sparse:
-        """Keep what is not 0."""
-        places = np.flatnonzero(matrices)
-        return Sparse(places.astype(np.int32), matrices.ravel()[places])
 
 
 @dataclass(frozen=True)

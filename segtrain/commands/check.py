@@ -72,8 +72,7 @@ def _sets(
             f"{source}: a folder of masks is checked against its images and classes; "
             "add --images DIR --classes FILE, or give a recipe"
         )
-    names = Path(classes).read_text(encoding="utf-8-sig").splitlines()
-    space = LabelSpace(tuple(name.strip() for name in names if name.strip()))
+    space = LabelSpace.read(Path(classes))
     input_images = sorted(path for path in Path(images).iterdir() if path.is_file())
     if not input_images:
         raise DataError(f"{images}: holds no image; give the folder of the images")
@@ -114,7 +113,7 @@ def _fix(seen: Sequence[tuple[PairSet, Inspection]], out: Path) -> list[str]:
         coloured = {fault.id for fault in inspection.faults if fault.code in ("rgb", "alpha")}
         sound = {item for item, _, _ in inspection.inputs}
         for pair in found.pairs:
-            if pair.mask is None or pair.id not in coloured | sound:
+            if not isinstance(pair.mask, Path) or pair.id not in coloured | sound:
                 continue
             target = out / f"{pair.id}.png"
             if pair.id in sound:

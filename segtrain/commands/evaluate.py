@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pseudolabel import console
 from pseudolabel.errors import DataError, UsageError
 from pseudolabel.recipes.loading import load_recipe
-from pseudolabel.runs import disk
+from pseudolabel.runs import disk, layout
 from segtrain.pairs import PairSet, pair_up, read_data
 from segtrain.recipe import SegRecipe
 
@@ -72,7 +72,7 @@ def evaluate(
         "checkpoint": {"name": checkpoint, "sha256": loaded.sha256, "epoch": loaded.header.epoch},
         "classes": list(pairs.space.names),
     }
-    disk.write_json(Path(out or folder) / "evaluation.json", found)
+    disk.write_json(Path(out or folder) / layout.EVALUATION, found)
     return found
 
 
@@ -120,7 +120,7 @@ def figures_of(
 
 
 def _recipe_of(folder: Path) -> Path:
-    path = folder / "recipe.yaml"
+    path = folder / layout.RECIPE
     if not path.is_file():
         raise UsageError(f"{folder}: no run of `seg train` (no recipe.yaml); give the folder that it wrote")
     return path

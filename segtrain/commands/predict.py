@@ -95,7 +95,7 @@ def predict(
                         }
                     )
                 bar.advance()
-        folder.finish([pair.id for pair in pairs])
+        folder.complete([pair.id for pair in pairs])
         problems = [dict(row) for row in folder.problems]
     seconds = time.monotonic() - start
     return {

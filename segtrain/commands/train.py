@@ -14,7 +14,7 @@ from pseudolabel import console, weights
 from pseudolabel.errors import DataError, UsageError
 from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.yaml import dump_recipe
-from pseudolabel.runs import disk, writing
+from pseudolabel.runs import disk, layout, writing
 from segtrain.inspection import Inspection
 from segtrain.pairs import PairSet, pair_up, read_data
 from segtrain.recipe import SegRecipe, decisive
@@ -93,7 +93,7 @@ def train(
                 )
             )
             folder = run.path
-            disk.write_text(folder / "recipe.yaml", dump_recipe(settled))
+            disk.write_text(folder / layout.RECIPE, dump_recipe(settled))
         folder = Path(fabric.broadcast(str(folder)))
         quiet = quiet or fabric.global_rank > 0
         stop = stack.enter_context(console.interruptible())
@@ -117,7 +117,7 @@ def _checked(recipe: SegRecipe, on_bad: str, quiet: bool) -> tuple[PairSet, Insp
         kept = tuple(pair for pair in pairs.pairs if pair.id not in bad)
         if bad and kept:
             console.say(f"{len(bad)} of {len(pairs.pairs)} images cannot be read and are left out")
-        pairs = PairSet(kept, pairs.space, pairs.folder, pairs.digests)
+        pairs = PairSet(kept, pairs.space, pairs.folder, pairs.run)
         if not kept:
             raise DataError("data: no image can be read; look at its root and split")
     _refuse(faults, "training")

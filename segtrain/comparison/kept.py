@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pseudolabel import __version__
+from pseudolabel.masks import mask_digest
 from pseudolabel.records import Dataset
-from pseudolabel.runs import disk, writing
+from pseudolabel.runs import disk, layout
 
 
 def kept(
@@ -41,7 +42,7 @@ def kept(
 
 def mark(run: Path) -> dict[str, Any]:
     """What tells a finished run from any other."""
-    return contents(run, [writing.FINGERPRINT, writing.MANIFEST])
+    return contents(run, [layout.FINGERPRINT, layout.MANIFEST])
 
 
 def contents(folder: Path, names: Iterable[str]) -> dict[str, Any]:
@@ -51,5 +52,5 @@ def contents(folder: Path, names: Iterable[str]) -> dict[str, Any]:
 
 def truth_of(data: Dataset) -> dict[str, Any]:
     """The true masks that a score depends on."""
-    rows = [[r.id, disk.sha256_file(r.mask) if r.mask is not None else None] for r in data.records]
+    rows = [[r.id, mask_digest(r.mask) if r.mask is not None else None] for r in data.records]
     return {"truth": disk.digest(rows)}

@@ -17,8 +17,8 @@ from pseudolabel import console, images, masks
 from pseudolabel.figures.contact_sheet import contact_sheet
 from pseudolabel.figures.overlays import overlay
 from pseudolabel.figures.text import percent
-from pseudolabel.records import ImageRecord
-from pseudolabel.runs import disk
+from pseudolabel.records import ImageRecord, MaskSource
+from pseudolabel.runs import disk, layout
 from segtrain.comparison import charts, table
 from segtrain.comparison.plan import Plan
 from segtrain.comparison.stages import Outcome, Results
@@ -158,13 +158,13 @@ def _strips(found: Mapping[str, Any], results: Results) -> tuple[list[str], list
 
 def _strip(record: ImageRecord, found: Mapping[str, Any], results: Results, made: list[Outcome]) -> Strip:
     image = images.read_image(record.image)
-    files = [record.mask]
-    files += [one.folders["report"] / "masks" / f"{record.id}.png" for one in made]
+    files: list[Path | MaskSource | None] = [record.mask]
+    files += [one.folders["report"] / layout.mask_file(record.id) for one in made]
     files += [one.predictions.get(record.id) for one in results.outcomes]
     input_images: list[ImageArray | None] = [_small(image)]
     for file in files:
-        there = file is not None and file.is_file()
-        input_images.append(_laid(image, masks.read_mask(file)) if there and file is not None else None)
+        gone = file is None or (isinstance(file, Path) and not file.is_file())
+        input_images.append(None if gone or file is None else _laid(image, masks.read_mask(file)))
     names = found["classes"]
     classes = tuple((names[c], _hex(c)) for c in record.labels or ())
     return Strip(record.id, classes, tuple(input_images))

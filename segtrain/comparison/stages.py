@@ -283,7 +283,7 @@ def _score(
                     reference=references["train"][0],
                     average_over=means,
                     **options.of("workers", "quiet"),
-                )
+                ).as_dict()
 
             key |= {"average_over": list(means or ())}
             swept = kept(_place(folder, candidate, "thresholds.json"), key, make)
@@ -342,7 +342,7 @@ def _evaluate(
             where: dict[str, Any] = {"run": masks} if generated else {"masks": masks, "data": plan.train_data}
             return evaluate_masks(
                 **where, reference=file, average_over=means, out=out, **options.of("workers", "quiet")
-            )
+            ).as_dict()
 
         return kept(out.with_name(f"{split}-score.json"), key, make)
 

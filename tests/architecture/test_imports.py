@@ -25,6 +25,8 @@ BREACHES = [  # (contract, file, import planted in it)
     ("rule 1: cli, commands", "pseudolabel/explain/layers.py", "pseudolabel.methods.cam"),
     ("rule 1: cli, commands", "pseudolabel/registry.py", "pseudolabel.recipes.loading"),
     ("rule 1: cli, commands", "pseudolabel/images.py", "pseudolabel.explain.layers"),
+    ("only the finished run knows recipes", "pseudolabel/runs/writing.py", "pseudolabel.recipes.loading"),
+    ("only the finished run knows recipes", "pseudolabel/masks.py", "pseudolabel.weights"),
     ("rule 1: seg", "segtrain/commands/train.py", "segtrain.cli"),
     ("rule 1: seg", "segtrain/comparison/plan.py", "segtrain.commands.train"),
     ("rule 1: seg", "segtrain/networks.py", "segtrain.comparison.plan"),
@@ -46,7 +48,8 @@ BREACHES = [  # (contract, file, import planted in it)
 ]  # fmt: skip
 CORE = [
     "errors", "records", "draws", "registry", "recipes.loading", "recipes.schema", "recipes.steps",
-    "images", "masks", "runs.disk", "runs.writing", "console", "weights", "pipeline.postprocessing",
+    "images", "masks", "runs.disk", "runs.writing", "runs.run", "console", "weights",
+    "pipeline.postprocessing",
     "superpixels.engine", "superpixels.quality", "superpixels.slic", "training.schedule",
     "training.order", "training.checkpoint", "training.device",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.errors import MachineError
-from pseudolabel.runs import disk, fault_plan, writing
+from pseudolabel.runs import disk, fault_plan, layout, writing
 
 IDS = ["a b", "ü"]
 FINGERPRINT = {
@@ -68,12 +68,12 @@ def do_run(out: Path) -> int:
             if item in finished:
                 continue
             data = mask_of(item)
-            disk.write_bytes(run.file("masks", item, ".png"), data)
+            disk.write_bytes(run.path / layout.mask_file(item), data)
             run.problem(f"{item}.jpg", "flat_map", "constant", "look at it", item=item)
             run.record({"id": item, "size": len(data), "sha256": disk.sha256_bytes(data)})
             done += 1
         run.problem("z.jpg", "damaged", "cut", "copy it again")
-        run.finish(IDS)
+        run.complete(IDS)
     return done
 
 

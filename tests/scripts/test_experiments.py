@@ -199,7 +199,7 @@ def test_a_cell_counts_the_masks_of_its_recipe(
 ) -> None:
     from pseudolabel import masks
     from pseudolabel.metrics.regions import discriminative, region_matrices
-    from pseudolabel.pipeline.stored_maps import read_maps
+    from pseudolabel.runs.maps import read_maps
     from pseudolabel.scoring.truth import of_reader
 
     monkeypatch.syspath_prepend(str(SCRIPTS))

@@ -352,9 +352,9 @@ def test_trains_on_a_folder_and_on_a_run(make_voc: Make, recipe_of: Recipe, tmp_
             data = (root / "SegmentationClass" / f"{item}.png").read_bytes()
             disk.write_bytes(run / "masks" / f"{item}.png", data)
             made.record({"id": item, "size": len(data), "sha256": disk.sha256_bytes(data)})
-        with pytest.raises(DataError, match="is not finished; run the same `pl generate` again"):
+        with pytest.raises(DataError, match="the run is not finished; run the same command again"):
             train({**own, "masks": str(run)}, tmp_path / "early")
-        made.finish(ids)
+        made.complete(ids)
     outs = []
     for name, recipe in (("own", own), ("folder", folder), ("run", {**own, "masks": str(run)})):
         train(recipe, tmp_path / name)

@@ -15,6 +15,7 @@ from pseudolabel.masks import write_mask
 from pseudolabel.records import Dataset, ImageRecord, LabelSpace
 from tests.golden.worked_example import ABSTAINING, PREDICTION, REGION, TRUTH
 from tests.oracles import metrics as oracles
+from tests.pseudolabel.finished_run import seal
 
 NAMES = ("background", "cat", "dog")
 IDS = ("a", "b", "007", "7", "e")
@@ -84,10 +85,10 @@ class Folder:
 
     def score(self, **options):
         given = {"masks": self.root / "masks", "truth": self.root / "truth", "quiet": True}
-        return evaluate(**{**given, "classes": self.root / "classes.txt", **options})
+        return evaluate(**{**given, "classes": self.root / "classes.txt", **options}).as_dict()
 
     def score_reader(self, step=None, **options):
-        return evaluate(masks=self.root / "masks", data=step or self.step(), quiet=True, **options)
+        return evaluate(masks=self.root / "masks", data=step or self.step(), quiet=True, **options).as_dict()
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_worked_example_through_files(tmp_path, prediction):
         classes=tmp_path / "classes.txt",
         reference=tmp_path / "reference.safetensors",
         quiet=True,
-    )
+    ).as_dict()
     wanted = (0.583333, 0.875, 0.416667) if prediction is PREDICTION else (0.522436, 0.75, 0.416667)
     assert (found["miou"], found["dr_recall"], found["ndr_recall"]) == pytest.approx(wanted, abs=5e-7)
     assert found["classes_averaged"] == 3
@@ -256,12 +257,13 @@ def test_part_masks_that_do_not_fit_are_refused(folder):
 
 
 def test_a_run_of_other_classes_is_refused(folder):
+    seal(folder.root, IDS, NAMES)
     (folder.root / "classes.txt").write_text("background\ndog\ncat\n")
     with pytest.raises(DataError, match=r"classes\.txt: its classes are not those of the data"):
         evaluate(folder.root, truth=folder.root / "truth", classes=folder.names(), quiet=True)
     (folder.root / "classes.txt").write_text("\n".join(NAMES))
     found = evaluate(folder.root, truth=folder.root / "truth", classes=folder.names(), quiet=True)
-    assert found["miou"] == folder.score()["miou"]
+    assert found.miou == folder.score()["miou"]
     assert json.loads((folder.root / "evaluation.json").read_text())["images"] == 5
 
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 import pseudolabel
 from pseudolabel.errors import UsageError
 from pseudolabel.masks import read_mask
-from pseudolabel.pipeline.stored_maps import read_maps
 from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.schema import GenerateRecipe
+from pseudolabel.runs.maps import read_maps
 from tests.pseudolabel.commands.test_refine import EMPTY, IDS, made, recipe_of  # noqa: F401
 
 CAM = {"method": {"name": "cam"}, "refine": [{"name": "normalise", "method": "max"}]}

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from pseudolabel.commands.reference import reference
 from pseudolabel.errors import DataError
 from pseudolabel.runs import disk
-from pseudolabel.scoring.truth import Reference
+from pseudolabel.scoring.reference_maps import ReferenceMaps
 from tests.pseudolabel.commands.untrained import (
     NAMES,
     broken_copy,
@@ -26,7 +26,7 @@ def test_reference_holds_raw_cams_at_feature_size(place: Path, tmp_path: Path) -
     from pseudolabel.classifier.checkpoint import load_classifier
 
     told = reference(recipe(place), tmp_path / "reference.safetensors", workers=0, quiet=True)
-    found = Reference(tmp_path / "reference.safetensors")
+    found = ReferenceMaps(tmp_path / "reference.safetensors")
     assert told["sha256"] == found.sha256 == disk.sha256_file(tmp_path / "reference.safetensors")
     assert (found.threshold, found.rule, told["images"], told["maps"]) == (0.25, "own", 8, 12)
     assert [NAMES[label] for label in found.classes["p2"]] == ["cat", "dog", "sheep"]

@@ -209,7 +209,7 @@ def test_broken_items_are_listed_and_the_others_done(copy: Path, tmp_path: Path)
     assert (summary["images"], summary["failed"]) == (3, 5)
     told = {row["file"]: row["what"] for row in disk.read_json_lines(tmp_path / "out/problems.jsonl")}
     assert "no stored maps of this image" in told[IDS[0]]
-    assert "is not what the run wrote" in told[IDS[1]]
+    assert "has changed since the run made it" in told[IDS[1]]
     assert "has changed since the maps were made" in told[IDS[3]]
     assert f"{IDS[5]}.png" in told[IDS[5]]
     assert "has no label" in told[EMPTY]

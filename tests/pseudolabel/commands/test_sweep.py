@@ -10,7 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pseudolabel.commands.evaluate import evaluate
-from pseudolabel.commands.sweep import GRID, sweep
+from pseudolabel.commands.sweep import GRID
+from pseudolabel.commands.sweep import sweep as sweep_command
 from pseudolabel.draws import seed_of
 from pseudolabel.errors import DataError, UsageError
 from pseudolabel.masks import write_mask
@@ -19,8 +20,10 @@ from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.recipes.yaml import dump_recipe
 from pseudolabel.records import Scores
+from tests.pseudolabel.finished_run import seal
 
 IDS = tuple(f"{i:03d}" for i in range(18))
+NAMES = ("background", "cat", "dog")
 SAME = (
     "miou",
     "classes_averaged",
@@ -31,6 +34,11 @@ SAME = (
     "fg_hit",
     "coverage",
 )
+
+
+def sweep(*args, **options):
+    """What sweep.json holds."""
+    return sweep_command(*args, **options).as_dict()
 
 
 def recipe_of(root, background="constant", **options):
@@ -76,6 +84,7 @@ def made(tmp_path_factory):
     (root / "voc" / "labels.csv").write_text("id,labels\n" + "\n".join(labels) + "\n")
     meta = {"ids": json.dumps(ids), "threshold": "0.5", "rule": "own", "classifier": "0" * 64}
     save_file(reference, root / "reference.safetensors", meta)
+    seal(root / "run", IDS, NAMES)
     return root
 
 
@@ -126,7 +135,7 @@ def test_a_row_equals_scoring_masks_made_at_its_threshold(made, tmp_path, backgr
             reference=maps,
             average_over=("cat", "dog"),
             quiet=True,
-        )
+        ).as_dict()
         assert {name: row[name] for name in SAME} == {name: alone[name] for name in SAME}
         assert {name: row[name] for name in alone["legacy"]} == alone["legacy"]
     assert len({row["miou"] for row in found["rows"]}) > 1
@@ -186,10 +195,12 @@ def test_an_image_without_a_class_is_what_the_recipe_says(made, tmp_path, no_lab
     file = made / "run" / "maps" / f"{IDS[0]}.safetensors"
     kept = file.read_bytes()
     save_file({"scores": torch.zeros(0, 16, 20), "ids": torch.zeros(0, dtype=torch.int64)}, file)
+    seal(made / "run", IDS, NAMES)
     try:
         row = sweep(made / "run", thresholds=(0.3,), limit=1, workers=0, quiet=True)["best"]
     finally:
         file.write_bytes(kept)
+        seal(made / "run", IDS, NAMES)
     assert row["coverage"] == hit
 
 
@@ -203,10 +214,14 @@ def test_refusals_name_place_and_remedy(run, made, tmp_path):
         with pytest.raises(DataError, match=r"1 of 18 images cannot be swept: .*005\.safetensors"):
             sweep(run, thresholds=(0.3,), workers=0, quiet=True)
         save_file({"scores": torch.ones(1, 4, 4), "ids": torch.tensor([1])}, maps / "005.safetensors")
+        with pytest.raises(DataError, match=r"005\.safetensors: has changed since the run made it"):
+            sweep(run, thresholds=(0.3,), workers=0, quiet=True)
+        seal(run, IDS, NAMES)
         with pytest.raises(DataError, match=r"005\.safetensors: maps are 4 x 4, the truth 18 x 20"):
             sweep(run, thresholds=(0.3,), workers=0, quiet=True)
     finally:
         (maps / "hidden").rename(maps / "005.safetensors")
+        seal(run, IDS, NAMES)
     with pytest.raises(UsageError, match=r"2\.0 is refused by 'constant'"):
         sweep(run, thresholds=(2.0,), workers=0, quiet=True)
     with pytest.raises(UsageError, match="thresholds are empty"):

@@ -20,7 +20,7 @@ from pseudolabel.readers import _scenes_draw as drawing
 from pseudolabel.readers._scenes_creature import CLASSES, HEAD_REACH, HEADS, Creature
 from pseudolabel.readers.scenes import Scenes, scenes
 from pseudolabel.records import Dataset
-from pseudolabel.runs.writing import sha256_file
+from pseudolabel.runs.disk import sha256_file
 
 SMALL = {"train": 3, "val": 2, "size": 64}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.errors import DataError, MachineError
-from pseudolabel.runs import disk, fault_plan, writing
+from pseudolabel.runs import disk, fault_plan, layout, writing
 from tests.pseudolabel.small_run import (
     FINGERPRINT,
     IDS,
@@ -186,7 +186,7 @@ def test_f1_a_journal_cut_at_every_byte_loses_one_item_at_most(tmp_path: Path) -
         for item in IDS:
             disk.write_bytes(run.path / "masks" / f"{item}.png", b"x")
             run.record({"id": item, "size": 1, "sha256": disk.sha256_bytes(b"x")})
-        journal = tmp_path / "run" / writing.JOURNAL
+        journal = tmp_path / "run" / layout.JOURNAL
         whole = journal.read_bytes()
     lines = whole.splitlines(keepends=True)
     for cut in range(0, len(whole) + 1, 7):
@@ -240,7 +240,7 @@ def test_f3_a_limit_that_fills_for_real(tmp_path: Path) -> None:
             line = {"id": "0", "size": 0, "sha256": "0" * 64}
             with pytest.raises(MachineError, match="journal"):
                 collections.deque(run.record(line) for _ in range(10_000))
-            lines = (run.path / writing.JOURNAL).read_bytes()
+            lines = (run.path / layout.JOURNAL).read_bytes()
             assert lines.endswith(b"\n"), "what does not fit leaves no half line"
 
     assert ended(forked(work)) == 0

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.errors import MachineError
-from pseudolabel.runs import disk, writing
+from pseudolabel.runs import disk, layout, writing
 from tests.pseudolabel.small_run import (
     _quick,  # noqa: F401
     ended,
@@ -163,10 +163,10 @@ def test_f20_without_locks_an_intruder_is_noticed_at_the_end(
         assert "has no locks" in capsys.readouterr().err
         with writing.open_run(tmp_path / "run", "generate", {}) as second:
             with pytest.raises(MachineError, match="another process has written here"):
-                first.finish([])
-            second.finish([])
+                first.complete([])
+            second.complete([])
         with pytest.raises(MachineError, match="another process has written here"):
-            first.finish([])
+            first.complete([])
 
 
 def test_f20_a_lock_on_a_file_that_has_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,5 +191,5 @@ def test_f20_a_lock_on_a_file_that_has_gone_is_none(tmp_path: Path, monkeypatch:
 def test_f20_a_lock_file_that_somebody_removed_does_not_cost_the_run(tmp_path: Path) -> None:
     with writing.open_run(tmp_path / "run", "generate", {}) as run:
         (run.path / ".lock").unlink()
-        run.finish([])
-    assert (tmp_path / "run" / writing.MANIFEST).exists()
+        run.complete([])
+    assert (tmp_path / "run" / layout.MANIFEST).exists()

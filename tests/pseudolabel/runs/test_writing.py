@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.errors import DataError, MachineError, UsageError
-from pseudolabel.runs import disk, writing
+from pseudolabel.runs import disk, layout, writing
 from tests.pseudolabel.small_run import (
     FINGERPRINT,
     _quick,  # noqa: F401
@@ -119,7 +119,7 @@ def test_f9_no_write_follows_a_link_inside_the_folder(tmp_path: Path) -> None:
         (run.path / "summary.json").symlink_to(outside / "canary")
         disk.write_json(run.path / "summary.json", {})
         assert not (run.path / "summary.json").is_symlink()
-        (run.path / writing.JOURNAL).symlink_to(outside / "canary")
+        (run.path / layout.JOURNAL).symlink_to(outside / "canary")
         with pytest.raises(MachineError):
             run.record({"id": "a", "size": 0, "sha256": ""})
     assert tree(outside) == {"canary": b"alive"}
@@ -131,7 +131,7 @@ def test_f9_an_id_that_names_a_file_elsewhere_is_refused(item: str, tmp_path: Pa
         writing.open_run(tmp_path / "run", "generate", {}) as run,
         pytest.raises(DataError, match="makes no file name"),
     ):
-        run.file("masks", item, ".png")
+        disk.write_bytes(run.path / layout.mask_file(item), b"x")
 
 
 def test_the_manifest_is_in_list_order_and_keeps_what_another_list_has_done(tmp_path: Path) -> None:
@@ -142,21 +142,21 @@ def test_the_manifest_is_in_list_order_and_keeps_what_another_list_has_done(tmp_
 
     with writing.open_run(tmp_path / "run", "generate", {}) as run:
         add(run, ["c", "a", "b"])
-        run.finish(["a", "b", "missing", "c"])
-        assert not (run.path / writing.JOURNAL).exists()
-    manifest = tmp_path / "run" / writing.MANIFEST
+        run.complete(["a", "b", "missing", "c"])
+        assert not (run.path / layout.JOURNAL).exists()
+    manifest = tmp_path / "run" / layout.MANIFEST
     assert [row["id"] for row in disk.read_json_lines(manifest)] == ["a", "b", "c"]
     with writing.open_run(tmp_path / "run", "generate", {}) as run:
         add(run, ["d"])
-        run.finish(["d", "b"])
+        run.complete(["d", "b"])
         assert list(run.finished()) == ["d", "b", "a", "c"]
         with pytest.raises(ValueError, match="twice"):
-            run.finish(["d", "d"])
+            run.complete(["d", "d"])
         with pytest.raises(ValueError, match="lacks sha256, size"):
             run.record({"id": "e"})
     (tmp_path / "run" / "masks" / "a.png").unlink()
     with writing.open_run(tmp_path / "run", "generate", {}) as run:
-        run.finish(["d", "b", "a", "c"])
+        run.complete(["d", "b", "a", "c"])
     assert [row["id"] for row in disk.read_json_lines(manifest)] == ["d", "b", "c"]
     manifest.write_bytes(b'{"id": 7}\n')
     with (
@@ -180,8 +180,8 @@ def test_problems_of_finished_items_stay_and_others_are_found_anew(tmp_path: Pat
             else:
                 assert [row["file"] for row in run.problems] == ["ü.jpg"]
                 run.problem("a.jpg", "missing", "no file", "look for it")
-                run.finish(["a", "ü"])
-        rows = disk.read_json_lines(tmp_path / "run" / writing.PROBLEMS)
+                run.complete(["a", "ü"])
+        rows = disk.read_json_lines(tmp_path / "run" / layout.PROBLEMS)
         if len(expected) == 2:
             assert [row["file"] for row in rows] == expected
     assert rows[0] == {"file": "a.jpg", "code": "missing", "what": "no file", "remedy": "look for it"}
@@ -194,12 +194,12 @@ def test_what_is_forgotten_is_done_again_and_its_problems_go(tmp_path: Path) -> 
             run.problem("a.jpg", "flat_map", "constant", "look", item="a")
         run.record({"id": "a", "size": 1, "sha256": disk.sha256_bytes(b"x")})
 
-    for finish in (False, True):
-        out = tmp_path / str(finish)
+    for complete in (False, True):
+        out = tmp_path / str(complete)
         with writing.open_run(out, "generate", {}) as run:
             add(run, problem=True)
-            if finish:
-                run.finish(["a"])
+            if complete:
+                run.complete(["a"])
         with writing.open_run(out, "generate", {}) as run:
             assert len(run.problems) == 0
             assert "a" in run.finished()
@@ -214,5 +214,5 @@ def test_what_is_forgotten_is_done_again_and_its_problems_go(tmp_path: Path) -> 
         with writing.open_run(out, "generate", {}) as run:
             assert "a" in run.finished()
             assert run.problems == ()
-            run.finish(["a"])
-        assert (out / writing.PROBLEMS).read_bytes() == b""
+            run.complete(["a"])
+        assert (out / layout.PROBLEMS).read_bytes() == b""

@@ -5,13 +5,21 @@ import shutil
 import numpy as np
 import pytest
 
-from pseudolabel.commands.sweep import sweep
 from pseudolabel.draws import seed_of
 from pseudolabel.errors import DataError, UsageError
 from pseudolabel.figures.text import FORMS
 from pseudolabel.masks import read_mask, write_mask
 from pseudolabel.scoring import threshold_picks
-from tests.pseudolabel.commands.test_sweep import IDS, made, recipe_of, run, write_recipe  # noqa: F401
+from tests.pseudolabel.commands.test_sweep import (
+    IDS,
+    NAMES,
+    made,  # noqa: F401
+    recipe_of,
+    run,  # noqa: F401
+    sweep,
+    write_recipe,
+)
+from tests.pseudolabel.finished_run import seal
 
 VALUES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
@@ -60,11 +68,15 @@ def test_another_run_is_picked_on(run, lists, tmp_path, listed):  # noqa: F811
     for file in (other / "maps").iterdir():
         if file.stem not in IDS[:6]:
             file.unlink()
+    seal(other, IDS[:6], NAMES)
     text = (run / "recipe.yaml").read_text()
     (run / "recipe.yaml").write_text(text.replace("split: val", "split: rest"))
     (row,) = sweep(run, thresholds=VALUES, pick_on=[str(other)], workers=0, quiet=True)["picks"]
     (same,) = swept(run, "rest", pick_on=["first"])["picks"]
     assert {**row, "on": ""} == {**same, "on": ""}
+    with pytest.raises(UsageError, match="--pick-on val: all 6 images of the run are among those picked on"):
+        swept(other, "first", pick_on=["val"])
+    seal(other, IDS, NAMES)
     with pytest.raises(DataError, match=r"12 of 18 images have no stored maps"):
         swept(other, "first", pick_on=["val"])
 
