@@ -38,12 +38,12 @@ def _remedy(error: Exception) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        found = version("torchvision")
+        installed = version("torchvision")
     except PackageNotFoundError:
-        found = "missing"
+        installed = "missing"
     cause = str(error).splitlines()[0] if str(error) else type(error).__name__
     return (
-        f"torch {torch.__version__} and torchvision {found} do not fit together ({cause}); "
+        f"torch {torch.__version__} and torchvision {installed} do not fit together ({cause}); "
         "install a pair of one release, for instance torch==2.13.0 torchvision==0.28.0"
     )
 

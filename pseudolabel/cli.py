@@ -224,8 +224,8 @@ def _run(work: Callable[[], Any], json: bool, debug: bool, form: str) -> None:
     """Call a command, print its result, leave with its exit code: 1 where some items could not be done."""
 
     def command() -> int:
-        found = work()
-        result = found if isinstance(found, dict) else found.as_dict()
+        returned = work()
+        result = returned if isinstance(returned, dict) else returned.as_dict()
         if json:
             console.show(result)
         else:

@@ -93,12 +93,12 @@ class Bar:
 
 def duration(seconds: float) -> str:
     """Seconds as `7 s`, `3 min 05 s` or `2 h 14 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60:02d} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"
 
 
 @contextlib.contextmanager
@@ -279,9 +279,9 @@ def _guarded(command: Callable[[], int | None], json_wanted: bool, debug: bool) 
     except BrokenPipeError as error:
         if _is_broken(sys.stdout):
             return 0
-        return _fail("internal", f"internal: {_told(error)}", 1, json_wanted, debug)
+        return _fail("internal", f"internal: {_text_of(error)}", 1, json_wanted, debug)
     except Exception as error:
-        message = f"internal: {_told(error)}; --debug shows where"
+        message = f"internal: {_text_of(error)}; --debug shows where"
         return _fail("internal", message, 1, json_wanted, debug)
 
 
@@ -296,7 +296,7 @@ def _fail(kind: str, message: str, code: int, json_wanted: bool, debug: bool) ->
     return code
 
 
-def _told(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     first = " ".join(str(error).split())
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 

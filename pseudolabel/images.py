@@ -102,7 +102,7 @@ def read_image(path: Path, limit: int = LIMIT, data: bytes | None = None) -> NDA
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             warnings.warn(f"{path}: has several frames; the first is used", ImageWarning, stacklevel=2)
         image.load()
-        return np.ascontiguousarray(_turned(_rgb(path, image), _orientation(image)))
+        return np.ascontiguousarray(_turned(_to_rgb(path, image), _orientation(image)))
 
 
 def read_size(path: Path, limit: int = LIMIT, data: bytes | None = None) -> tuple[int, int]:
@@ -119,7 +119,7 @@ def read_size(path: Path, limit: int = LIMIT, data: bytes | None = None) -> tupl
         return height, width
 
 
-def write_image(path: Path, rgb: NDArray[np.uint8]) -> None:
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an image for people, whole or not at all.
 
     Args:
@@ -136,18 +136,18 @@ def write_image(path: Path, rgb: NDArray[np.uint8]) -> None:
     kind = formats.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path}: images are written as .png or .jpg")
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise ValueError(f"{path}: an image is (H, W, 3) uint8, not {rgb.shape} {rgb.dtype}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"{path}: an image is (H, W, 3) uint8, not {image.shape} {image.dtype}")
     buffer = io.BytesIO()
     options = {"compress_level": 6} if kind == "PNG" else {"quality": QUALITY, "subsampling": 0}
-    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, kind, **options)
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, kind, **options)
     disk.write_bytes(path, buffer.getbuffer())
 
 
 def _orientation(image: Image) -> int:
     """EXIF orientation 1..8; 1 where it is absent or senseless, and of a TIFF: Pillow turns it on loading."""
-    found = image.getexif().get(ORIENTATION, 1)
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    orientation = image.getexif().get(ORIENTATION, 1)
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -161,7 +161,7 @@ def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return pixels
 
 
-def _rgb(path: Path, image: Image) -> NDArray[np.uint8]:
+def _to_rgb(path: Path, image: Image) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 of a loaded image, not yet turned."""
     mode = image.mode
     if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
@@ -230,9 +230,9 @@ def opened(
     except OSError as error:
         if error.errno is not None:
             raise DataError(f"{path}: cannot be read: {error.strerror}; check the path") from error
-        raise DataError(f"{path}: is damaged ({_told(error)}); copy or export it again") from error
+        raise DataError(f"{path}: is damaged ({_text_of(error)}); copy or export it again") from error
     except Exception as error:  # the decoders raise whatever their parsers stumble over
-        raise DataError(f"{path}: is damaged ({_told(error)}); copy or export it again") from error
+        raise DataError(f"{path}: is damaged ({_text_of(error)}); copy or export it again") from error
 
 
 @contextlib.contextmanager
@@ -261,10 +261,10 @@ def _identified(path: Path, file: IO[bytes], head: bytes, formats: tuple[str, ..
         image = Image.open(file, formats=formats)
     except UnidentifiedImageError:
         wanted = ", ".join(formats)
-        found = _told_by_content(head)
-        raise DataError(f"{path}: is {found}; wanted is {wanted}: save the image as one of these") from None
+        content = _kind_of(head)
+        raise DataError(f"{path}: is {content}; wanted is {wanted}: save the image as one of these") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path}: has too many pixels ({_told(error)}); shrink it") from None
+        raise DataError(f"{path}: has too many pixels ({_text_of(error)}); shrink it") from None
     with image:
         yield image
 
@@ -279,7 +279,7 @@ def _check_size(path: Path, height: int, width: int, limit: int) -> None:
         )
 
 
-def _told_by_content(head: bytes) -> str:
+def _kind_of(head: bytes) -> str:
     for offset, mark, name in _SIGNATURES:
         if head[offset : offset + len(mark)] == mark:
             return name
@@ -293,7 +293,7 @@ def _told_by_content(head: bytes) -> str:
     return "not an image that can be told from its content"
 
 
-def _told(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     """An exception in a few words on one line."""
     text = " ".join(str(error).split())
     return (text[:117] + "...") if len(text) > 120 else text or type(error).__name__

@@ -216,12 +216,14 @@ def _hint(pixels: NDArray[np.generic]) -> str:
 
 
 def _hint_of_values(values: Iterable[int], foreground: int) -> str:
-    found = set(values)
+    distinct = set(values)
     luma = (PALETTE[: foreground + 1] @ np.array([299, 587, 114]) + 500) // 1000
     # Rounding differs by one between libraries; 220 is the grey of the palette's last colour.
-    if len(found) > 1 and all(min(abs(int(grey) - value) for grey in (*luma, 220)) <= 1 for value in found):
+    if len(distinct) > 1 and all(
+        min(abs(int(grey) - value) for grey in (*luma, 220)) <= 1 for value in distinct
+    ):
         return "looks like a palette mask that was read as grey; save its indices"
-    if max(found - {IGNORE}) == foreground + 1:
+    if max(distinct - {IGNORE}) == foreground + 1:
         return "ids may be shifted by one; background is 0 and the first class 1"
     return "check the class list and how the mask was saved"
 

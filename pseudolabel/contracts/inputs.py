@@ -107,10 +107,10 @@ def variants(component: Component, base: Mapping[str, Any] | None = None) -> Ite
     }
     for chosen in itertools.product(*options.values()):
         try:
-            found = component.params.model_validate({**own, **dict(zip(options, chosen, strict=True))})
+            variant = component.params.model_validate({**own, **dict(zip(options, chosen, strict=True))})
         except ValidationError:  # two options that exclude each other
             continue
-        yield found
+        yield variant
     start = component.params.model_validate(own).as_dict()
     for key, value in start.items():
         if isinstance(value, bool):
@@ -119,10 +119,10 @@ def variants(component: Component, base: Mapping[str, Any] | None = None) -> Ite
             moved = (value // 2, value // 2 + 1, 2 * value + 1) if isinstance(value, int) else (value / 2,)
             for candidate in moved:
                 try:
-                    found = component.params.model_validate({**start, key: candidate})
+                    variant = component.params.model_validate({**start, key: candidate})
                 except ValidationError:
                     continue
-                yield found
+                yield variant
                 break
 
 
@@ -140,13 +140,13 @@ def at_strength(component: Component) -> Iterator[Parameters]:
 def beyond_bounds(component: Component) -> Iterator[tuple[str, Any]]:
     """(key, value) just beyond each bound that a parameter declares."""
     for key, field in component.params.model_fields.items():
-        whole = field.annotation is int
+        integer = field.annotation is int
         for mark in field.metadata:
             for name, direction in BOUNDS.items():
                 bound = getattr(mark, name, None)
                 if bound is None:
                     continue
-                if direction == 0 or whole:
-                    yield key, bound + direction if whole else float(bound)
+                if direction == 0 or integer:
+                    yield key, bound + direction if integer else float(bound)
                 else:
                     yield key, math.nextafter(bound, direction * math.inf)

@@ -91,10 +91,10 @@ def test_equals_its_oracle(method: Component) -> None:
         for image, labels in zip(images.double().numpy(), LABELS, strict=True):
             for label in labels:
                 expected = oracle(network, image, label, **params.as_dict())
-                found = next(maps).numpy()
+                actual = next(maps).numpy()
                 telling += np.unique(expected.round(9)).size > 20
                 # float32 through four layers, relative to the map's largest value
-                np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-6 * np.abs(expected).max())
+                np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=2e-6 * np.abs(expected).max())
                 assert float(next(logits)) == pytest.approx(network.logit(image, label), rel=1e-4, abs=1e-5)
         assert telling >= (1 if named else 4), "the scene must show something for most targets"
 
@@ -130,18 +130,18 @@ def test_maps_are_never_below_0_where_declared(method: Component) -> None:
 
 def test_batch_size_changes_only_rounding(line: BoundMethod) -> None:
     for batch in (1, 2, 7):
-        for found, wanted in zip(explained(line, batch), explained(line, 64), strict=True):
-            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().amax()))
+        for actual, wanted in zip(explained(line, batch), explained(line, 64), strict=True):
+            torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().amax()))
 
 
 def test_order_of_the_list_changes_only_rounding(line: BoundMethod) -> None:
-    for found, wanted in zip(explained(line, order=(2, 0, 1)), explained(line), strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().amax()))
+    for actual, wanted in zip(explained(line, order=(2, 0, 1)), explained(line), strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().amax()))
 
 
 def test_twice_gives_the_same_bits(line: BoundMethod) -> None:
-    for found, wanted in zip(explained(line), explained(line), strict=True):
-        assert torch.equal(found, wanted)
+    for actual, wanted in zip(explained(line), explained(line), strict=True):
+        assert torch.equal(actual, wanted)
 
 
 def test_a_label_does_not_see_the_others(line: BoundMethod) -> None:
@@ -214,8 +214,8 @@ def test_memory_that_runs_out_halves_the_batch_f14(line: BoundMethod) -> None:
     model.network.trunk[0].register_forward_pre_hook(full)
     attribution: Attribution = line.explain(model, random_images(), Targets.of(LABELS), KEYS)
     assert (model.batch, model.asked) == (1, 8)
-    for found, expected in zip(by_image(line.reduce(attribution.values), LABELS), wanted, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().amax()))
+    for actual, expected in zip(by_image(line.reduce(attribution.values), LABELS), wanted, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().amax()))
 
 
 @pytest.mark.parametrize("kind", ["methods", "aggregators"])

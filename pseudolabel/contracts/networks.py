@@ -46,13 +46,13 @@ class Small(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) -> (B, 10, h', w')."""
-        found: Tensor = self.trunk(images)
-        return found
+        grid: Tensor = self.trunk(images)
+        return grid
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) -> (B, 4)."""
-        found: Tensor = self.head(self.features(images).mean(dim=(2, 3)))
-        return found
+        logits: Tensor = self.head(self.features(images).mean(dim=(2, 3)))
+        return logits
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Functions:
     @property
     def weight(self) -> Array:
         """(C, D) of the head."""
-        found: Array = self.network.head.weight.detach().double().numpy()  # type: ignore[union-attr, operator]
-        return found
+        weight: Array = self.network.head.weight.detach().double().numpy()  # type: ignore[union-attr, operator]
+        return weight
 
     def features(self, image: Array) -> Array:
         """(D, h', w')."""
         with torch.no_grad():
-            found: Array = self.network.features(torch.from_numpy(image)[None])[0].numpy()  # type: ignore[operator]
-        return found
+            features: Array = self.network.features(torch.from_numpy(image)[None])[0].numpy()  # type: ignore[operator]
+        return features
 
     def layer(self, image: Array, label: int, name: str | None = None) -> tuple[Array, Array]:
         """(D, h', w') output of a module, or the features, and the gradient of one logit by it."""
@@ -85,16 +85,16 @@ class Functions:
             hook = self.network.get_submodule(name).register_forward_hook(lambda *run: kept.append(run[2]))
             logits = self.network(inputs)
             hook.remove()
-        (found,) = torch.autograd.grad(logits[0, label - 1], kept[-1])
+        (gradients,) = torch.autograd.grad(logits[0, label - 1], kept[-1])
         output: Array = kept[-1][0].detach().numpy()
-        gradient: Array = found[0].numpy()
+        gradient: Array = gradients[0].numpy()
         return output, gradient
 
     def logits(self, image: Array) -> Array:
         """(C,)."""
         with torch.no_grad():
-            found: Array = self.network(torch.from_numpy(image)[None])[0].numpy()
-        return found
+            logits: Array = self.network(torch.from_numpy(image)[None])[0].numpy()
+        return logits
 
     def logit(self, image: Array, label: int) -> float:
         """Of one class."""
@@ -105,8 +105,8 @@ class Functions:
         key = image.tobytes(), label
         if key not in self.gradients:
             inputs = torch.from_numpy(image)[None].requires_grad_()
-            (found,) = torch.autograd.grad(self.network(inputs)[0, label - 1], inputs)
-            self.gradients[key] = found[0].numpy()
+            (gradient,) = torch.autograd.grad(self.network(inputs)[0, label - 1], inputs)
+            self.gradients[key] = gradient[0].numpy()
         return self.gradients[key]
 
 

@@ -19,11 +19,11 @@ def oracle_of(component: Component) -> Callable[..., Any]:
     """
     module = component.traits.get("oracles", f"tests.oracles.{component.kind}")
     try:
-        found = importlib.import_module(module)
+        oracles = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if "oracles" not in component.traits and error.name in ("tests", "tests.oracles"):
             pytest.skip("the oracles of this package's components stand in its repository")
         raise
-    oracle: Callable[..., Any] | None = getattr(found, component.name, None)
+    oracle: Callable[..., Any] | None = getattr(oracles, component.name, None)
     assert oracle is not None, f"no oracle: write {module}::{component.name}"
     return oracle

@@ -170,8 +170,9 @@ def test_flips_are_declared_where_it_keeps_them(postprocessor: Component) -> Non
         pytest.skip(f"{postprocessor.name} says so")
     pairs = [both_ways(postprocessor, postprocessor.params(), axis) for axis in (0, 1)]
     kept = all(
-        torch.equal(one.mask(), two.mask()) and torch.allclose(one.values, two.values, atol=1e-5)
-        for one, two in pairs
+        torch.equal(straight.mask(), flipped.mask())
+        and torch.allclose(straight.values, flipped.values, atol=1e-5)
+        for straight, flipped in pairs
     )
     assert not kept, f"{postprocessor.name}: declare flips=True, or flips=False where it holds by chance"
 

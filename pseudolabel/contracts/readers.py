@@ -36,8 +36,8 @@ class Sample:
         self.dataset = self.again()
 
     def again(self) -> Dataset:
-        found: Dataset = self.component.run(self.component.params.model_validate(self.settings))
-        return found
+        dataset: Dataset = self.component.run(self.component.params.model_validate(self.settings))
+        return dataset
 
 
 @pytest.fixture(scope="module", params=NAMES)

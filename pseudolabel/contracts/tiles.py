@@ -28,8 +28,10 @@ def tile_of(component: Component) -> str:
     if declared is None:
         module = vars(sys.modules[component.run.__module__])
         numbers = [name for name, value in module.items() if name.isupper() and isinstance(value, int)]
-        told = [name for name in (*numbers, *component.params.model_fields) if WORDS & _words(name)]
-        assert not told, f"{component.name}: declare tile={told[0]!r}, so that the suite can change it"
+        undeclared = [name for name in (*numbers, *component.params.model_fields) if WORDS & _words(name)]
+        assert not undeclared, (
+            f"{component.name}: declare tile={undeclared[0]!r}, so that the suite can change it"
+        )
         pytest.skip(f"{component.name} declares no tiles")
     return str(declared)
 

@@ -53,8 +53,8 @@ def contact_sheet(  # long: the checks and the drawing of one page, top to botto
     font = ImageFont.load_default(TEXT)
     line = TEXT + GAP
     heights = [_height(row, cell) for row in rows]
-    told = [text != "" for text in captions] if captions is not None else [False] * len(rows)
-    below = len(rows) * (GAP + line * (notes is not None)) + line * sum(told)
+    captioned = [text != "" for text in captions] if captions is not None else [False] * len(rows)
+    below = len(rows) * (GAP + line * (notes is not None)) + line * sum(captioned)
     width = GAP + len(heads) * (cell + GAP)
     sheet = Image.new("RGB", (width, GAP + line + sum(heights) + below), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -75,7 +75,7 @@ def contact_sheet(  # long: the checks and the drawing of one page, top to botto
             for column, note in enumerate(notes[index]):
                 pen.text((_left(column, cell), top), _fitted(note, font, cell), FAINT, font)
             top += line
-        if captions is not None and told[index]:
+        if captions is not None and captioned[index]:
             pen.text((GAP, top), _fitted(captions[index], font, width - 2 * GAP), INK, font)
             top += line
         top += GAP - 2

@@ -12,14 +12,14 @@ WEIGHTS = (77, 150, 29)  # of 256: Rec. 601 luma
 SHARE = 0.62  # of the colours; the rest is the image
 
 
-def grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W) uint8 luma of an image (H, W, 3) uint8."""
-    luma = (rgb.astype(np.uint32) @ np.array(WEIGHTS, np.uint32) + 128) >> 8
+    luma = (image.astype(np.uint32) @ np.array(WEIGHTS, np.uint32) + 128) >> 8
     return luma.astype(np.uint8)
 
 
 def heat(
-    rgb: NDArray[np.uint8], values: NDArray[np.float32], low: float, high: float, share: float = SHARE
+    image: NDArray[np.uint8], values: NDArray[np.float32], low: float, high: float, share: float = SHARE
 ) -> NDArray[np.uint8]:
     """Lay a map over its image made grey: dark where it is low, pale yellow where it is high.
 
@@ -36,12 +36,12 @@ def heat(
     Raises:
         ValueError: image and map differ in size.
     """
-    if rgb.shape != (*values.shape, 3):
-        raise ValueError(f"heat: image is {rgb.shape[:2]}, its map {values.shape}")
+    if image.shape != (*values.shape, 3):
+        raise ValueError(f"heat: image is {image.shape[:2]}, its map {values.shape}")
     span = high - low
     level = (values.astype(np.float64) - low) / span if span > 0 else np.zeros(values.shape)
     colours = ramp()[(level.clip(0, 1) * 255 + 0.5).astype(np.uint8)].astype(np.float64)
-    mixed = share * colours + (1 - share) * grey(rgb)[:, :, None]
+    mixed = share * colours + (1 - share) * grey(image)[:, :, None]
     return (mixed + 0.5).astype(np.uint8)
 
 
@@ -50,6 +50,6 @@ def ramp() -> NDArray[np.uint8]:
     """(256, 3) uint8 colours from low to high."""
     from matplotlib import colormaps
 
-    found: NDArray[np.uint8] = colormaps[COLOURS](np.arange(256), bytes=True)[:, :3].copy()
-    found.flags.writeable = False
-    return found
+    colours: NDArray[np.uint8] = colormaps[COLOURS](np.arange(256), bytes=True)[:, :3].copy()
+    colours.flags.writeable = False
+    return colours

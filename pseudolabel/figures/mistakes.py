@@ -39,16 +39,18 @@ def kinds(mask: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, NDArra
     if mask.shape != truth.shape:
         raise ValueError(f"mistakes: mask is {mask.shape}, its truth {truth.shape}")
     known, there = truth != IGNORE, truth != BACKGROUND
-    found = (mask != BACKGROUND) & (mask != IGNORE)
+    predicted = (mask != BACKGROUND) & (mask != IGNORE)
     return {
         "right": known & there & (mask == truth),
-        "missed": known & there & ~found,
-        "false": known & ~there & found,
-        "wrong class": known & there & found & (mask != truth),
+        "missed": known & there & ~predicted,
+        "false": known & ~there & predicted,
+        "wrong class": known & there & predicted & (mask != truth),
     }
 
 
-def mistakes(rgb: NDArray[np.uint8], mask: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def mistakes(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], truth: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
     """Colour each kind of pixel over the pale grey image.
 
     Args:
@@ -61,9 +63,9 @@ def mistakes(rgb: NDArray[np.uint8], mask: NDArray[np.uint8], truth: NDArray[np.
     Raises:
         ValueError: sizes differ.
     """
-    if rgb.shape != (*mask.shape, 3):
-        raise ValueError(f"mistakes: image is {rgb.shape[:2]}, its mask {mask.shape}")
-    luma = np.repeat(grey(rgb)[:, :, None], 3, axis=2).astype(np.float64)
+    if image.shape != (*mask.shape, 3):
+        raise ValueError(f"mistakes: image is {image.shape[:2]}, its mask {mask.shape}")
+    luma = np.repeat(grey(image)[:, :, None], 3, axis=2).astype(np.float64)
     out = PALE * 255 + (1 - PALE) * luma
     for kind, place in kinds(mask, truth).items():
         out[place] = SHARE * np.array(COLOURS[kind]) + (1 - SHARE) * luma[place]

@@ -11,7 +11,7 @@ from pseudolabel.records import BACKGROUND
 SHARE = 250  # an outline is one pixel wide for each so many pixels of the short side
 
 
-def overlay(rgb: NDArray[np.uint8], mask: NDArray[np.uint8], alpha: float = 0.5) -> NDArray[np.uint8]:
+def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8], alpha: float = 0.5) -> NDArray[np.uint8]:
     """Colour the regions of a mask on an image, each with an outline of full colour.
 
     Args:
@@ -25,15 +25,15 @@ def overlay(rgb: NDArray[np.uint8], mask: NDArray[np.uint8], alpha: float = 0.5)
     Raises:
         ValueError: image and mask differ in size, or alpha is no share.
     """
-    if rgb.shape != (*mask.shape, 3):
-        raise ValueError(f"overlay: image is {rgb.shape[:2]}, its mask {mask.shape}")
+    if image.shape != (*mask.shape, 3):
+        raise ValueError(f"overlay: image is {image.shape[:2]}, its mask {mask.shape}")
     if not 0 <= alpha <= 1:
         raise ValueError(f"overlay: alpha {alpha} is not in 0..1")
     colours, region = colour(mask), mask != BACKGROUND
     # Integer shares of 256 round alike on every machine.
     share = round(alpha * 256)
-    blended = (rgb.astype(np.uint32) * (256 - share) + colours.astype(np.uint32) * share + 128) >> 8
-    out = np.where(region[:, :, None], blended.astype(np.uint8), rgb)
+    blended = (image.astype(np.uint32) * (256 - share) + colours.astype(np.uint32) * share + 128) >> 8
+    out = np.where(region[:, :, None], blended.astype(np.uint8), image)
     edge = outlines(mask, max(1, round(min(mask.shape) / SHARE)))
     out[edge] = colours[edge]
     return out

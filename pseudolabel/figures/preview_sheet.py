@@ -105,31 +105,31 @@ def _lines(row: Row, names: Mapping[int, str], scored: bool) -> list[tuple[str, 
     pixels, mask, truth = row.pixels, row.mask, row.truth
     if pixels is None:
         return [(row.caption, [(None, "")] * (7 if scored else 5))]
-    seen: _Line = [(None, ""), (None, "")]
+    masks: _Line = [(None, ""), (None, "")]
     if mask is not None:
-        seen = [(colour(mask), _shares(mask, names)), (overlay(pixels, mask), "")]
+        masks = [(colour(mask), _shares(mask, names)), (overlay(pixels, mask), "")]
     if scored and truth is not None:
-        seen.append((colour(truth), _shares(truth, names)))
-        seen.append((None if mask is None else mistakes(pixels, mask, truth), ""))
+        masks.append((colour(truth), _shares(truth, names)))
+        masks.append((None if mask is None else mistakes(pixels, mask, truth), ""))
     elif scored:
-        seen += [(None, ""), (None, "")]
-    maps = [_pair(pixels, one, names) for one in row.maps] or [[(None, ""), (None, "")]]
-    first: _Line = [(pixels, " x ".join(map(str, pixels.shape[:2]))), *maps[0], *seen]
+        masks += [(None, ""), (None, "")]
+    maps = [_pair(pixels, class_map, names) for class_map in row.maps] or [[(None, ""), (None, "")]]
+    first: _Line = [(pixels, " x ".join(map(str, pixels.shape[:2]))), *maps[0], *masks]
     empty: _Line = [(None, "")]
-    lines = [first, *([*empty, *pair, *(empty * len(seen))] for pair in maps[1:])]
+    lines = [first, *([*empty, *pair, *(empty * len(masks))] for pair in maps[1:])]
     return [("", line) for line in lines[:-1]] + [(row.caption, lines[-1])]
 
 
-def _pair(pixels: NDArray[np.uint8], one: ClassMap, names: Mapping[int, str]) -> _Line:
+def _pair(pixels: NDArray[np.uint8], class_map: ClassMap, names: Mapping[int, str]) -> _Line:
     """The map of a class before and after refining."""
-    low, high, name = float(one.raw.min()), float(one.raw.max()), names.get(one.label, str(one.label))
-    bounds = (0.0, 1.0) if one.unit else (float(one.refined.min()), float(one.refined.max()))
+    name = names.get(class_map.label, str(class_map.label))
+    raw, refined = class_map.raw, class_map.refined
+    low, high = float(raw.min()), float(raw.max())
+    bounds = (0.0, 1.0) if class_map.unit else (float(refined.min()), float(refined.max()))
+    bright = float(np.percentile(raw, BRIGHT))
     return [
-        (
-            heat(pixels, one.raw, low, float(np.percentile(one.raw, BRIGHT))),
-            f"{name}: {low:.3g} to {high:.3g}",
-        ),
-        (heat(pixels, one.refined, *bounds), f"{name}: {one.refined.min():.3g} to {one.refined.max():.3g}"),
+        (heat(pixels, raw, low, bright), f"{name}: {low:.3g} to {high:.3g}"),
+        (heat(pixels, refined, *bounds), f"{name}: {refined.min():.3g} to {refined.max():.3g}"),
     ]
 
 
@@ -145,12 +145,12 @@ def _shares(mask: NDArray[np.uint8], names: Mapping[int, str]) -> str:
 
 def _shown(rows: Iterable[Row]) -> list[int]:
     """Classes in any mask or truth, background and 255 left out."""
-    found: set[int] = set()
+    ids: set[int] = set()
     for row in rows:
         for mask in (row.mask, row.truth):
             if mask is not None:
-                found.update(np.unique(mask).tolist())
-    return sorted(found - {BACKGROUND, IGNORE})
+                ids.update(np.unique(mask).tolist())
+    return sorted(ids - {BACKGROUND, IGNORE})
 
 
 def _title(lines: Sequence[str], width: int) -> NDArray[np.uint8]:

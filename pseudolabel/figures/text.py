@@ -70,13 +70,13 @@ def preview(result: Mapping[str, Any]) -> str:
     """Result of `pl preview`."""
     rows = [
         [
-            escape(one["id"]),
-            escape(", ".join(one["labels"])),
-            percent(one["miou"]),
-            f"{one['seconds']:.2f}",
-            escape(one["fault"] or ""),
+            escape(entry["id"]),
+            escape(", ".join(entry["labels"])),
+            percent(entry["miou"]),
+            f"{entry['seconds']:.2f}",
+            escape(entry["fault"] or ""),
         ]
-        for one in result["shown"]
+        for entry in result["shown"]
     ]
     text = table(["image", "classes", "mIoU %", "seconds", ""], rows)
     if result["seconds_per_image"] is not None:
@@ -117,9 +117,9 @@ def _picks(picks: Sequence[Mapping[str, Any]]) -> str:
 def methods(result: Mapping[str, Any]) -> str:
     """Every component, by kind."""
     parts = []
-    for kind, found in result.items():
+    for kind, components in result.items():
         parts.append(kind)
-        for name, entry in found.items():
+        for name, entry in components.items():
             parts.append(f"  {name:<20} {entry['summary']}")
             parts += [f"  {'':<20}   {line}" for line in entry["formula"].splitlines()]
             if entry["source"]:

@@ -79,7 +79,7 @@ def cam(model: Explained, images: Tensor, targets: Targets, keys: Sequence[Key],
 
 def _slots(targets: Targets, device: torch.device) -> Tensor:
     """(T,) the how-manieth label of its image each target is, from 0."""
-    found = torch.empty(len(targets.images), dtype=torch.long)
+    slots = torch.empty(len(targets.images), dtype=torch.long)
     for number, slot in enumerate(targets.slots()):
-        found[slot] = number
-    return found.to(device)
+        slots[slot] = number
+    return slots.to(device)

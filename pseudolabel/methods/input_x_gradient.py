@@ -42,6 +42,6 @@ def input_x_gradient(
     Raises:
         DataError: no gradient reaches the input.
     """
-    found = input_gradient(model, images, targets)
-    values = found.values * images.to(model.device)[list(targets.images)]
-    return Attribution(values, found.logits, found.totals)
+    gradient = input_gradient(model, images, targets)
+    values = gradient.values * images.to(model.device)[list(targets.images)]
+    return Attribution(values, gradient.logits, gradient.totals)

@@ -70,7 +70,7 @@ def integrated_gradients(
     Raises:
         DataError: no gradient reaches the input.
     """
-    found = _outputs(model, images, targets)
+    outputs = _outputs(model, images, targets)
     images = images.to(model.device)
     if params.baseline == "mean_colour":
         empty = torch.zeros_like(images[:, :, :1, :1])
@@ -94,7 +94,7 @@ def integrated_gradients(
             for target in owned[image]:
                 values[target] += counts[step] * next(gradients)
     values *= (images - empty)[list(targets.images)]
-    return Attribution(values, found.logits, found.totals)
+    return Attribution(values, outputs.logits, outputs.totals)
 
 
 def _rule(params: IntegratedGradients) -> tuple[list[float], list[float]]:

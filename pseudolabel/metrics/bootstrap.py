@@ -54,14 +54,14 @@ def miou_interval(
     flat = flat[np.lexsort(flat.T[::-1])].astype(np.float64)
     random = np.random.default_rng(seed)
     classes = range(names) if average_over is None else average_over
-    found = []
+    mious = []
     for start in range(0, draws, BLOCK):
         rows = min(BLOCK, draws - start)
         picked = random.integers(0, count, size=(rows, count))
         times = np.stack([np.bincount(row, minlength=count) for row in picked])
         sums = np.rint(times.astype(np.float64) @ flat).astype(np.int64).reshape(rows, *matrices.shape[1:])
-        found += [mean(values, classes)[0] for values in iou(read(sums, reading))]
-    kept = [value for value in found if not math.isnan(value)]
+        mious += [mean(values, classes)[0] for values in iou(read(sums, reading))]
+    kept = [value for value in mious if not math.isnan(value)]
     if not kept:
         return math.nan, math.nan
     low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])

@@ -48,8 +48,8 @@ def confusion(truth: Mask, prediction: Mask, names: int) -> Counts:
     Raises:
         ValueError: sizes or dtypes differ, or a value is outside the classes.
     """
-    whole: Counts = by_region(truth, prediction[None], np.zeros_like(truth), 1, names)[0, 0]
-    return whole
+    counts: Counts = by_region(truth, prediction[None], np.zeros_like(truth), 1, names)[0, 0]
+    return counts
 
 
 def by_region(truth: Mask, predictions: Mask, region: Mask, regions: int, names: int) -> Counts:
@@ -312,5 +312,5 @@ def _size(shape: Sequence[int]) -> str:
 def _refuse(what: str, histogram: Counts, names: int) -> None:
     foreign = [int(v) for v in np.flatnonzero(histogram) if names <= v < IGNORE]
     if foreign:
-        found = ", ".join(f"{v} ({int(histogram[v])} pixels)" for v in foreign[:10])
-        raise ValueError(f"{what} holds {found}; its classes are 0..{names - 1}, and 255")
+        listing = ", ".join(f"{v} ({int(histogram[v])} pixels)" for v in foreign[:10])
+        raise ValueError(f"{what} holds {listing}; its classes are 0..{names - 1}, and 255")

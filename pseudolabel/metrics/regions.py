@@ -75,9 +75,9 @@ def region_matrices(
         whole, DR, NDR: each (T, names, names + 1) int64; the background row of DR and NDR is empty.
     """
     counts = by_region(truth, predictions, region.astype(np.uint8), 2, names)
-    whole = counts.sum(axis=1)
+    total = counts.sum(axis=1)
     counts[:, :, 0] = 0
-    return whole, counts[:, 1], counts[:, 0]
+    return total, counts[:, 1], counts[:, 0]
 
 
 def part_matrices(truth: Mask, predictions: Mask, parts: Mask, names: int) -> tuple[Counts, Counts]:

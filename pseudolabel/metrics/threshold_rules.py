@@ -44,8 +44,8 @@ def histogram(scores: NDArray[np.float32]) -> Counts:
         (BINS,) int64; bin i holds scores from i / BINS to (i + 1) / BINS.
     """
     places = (scores.max(axis=0) * BINS).clip(0, BINS - 1).astype(np.int64)
-    found: Counts = np.bincount(places.ravel(), minlength=BINS)
-    return found
+    counts: Counts = np.bincount(places.ravel(), minlength=BINS)
+    return counts
 
 
 def from_histogram(counts: Counts) -> dict[str, float | None]:
@@ -62,15 +62,15 @@ def from_histogram(counts: Counts) -> dict[str, float | None]:
     middles = (np.arange(BINS) + 0.5) / BINS
     weight = np.cumsum(counts) / counts.sum()
     first = np.cumsum(counts * middles) / counts.sum()
-    whole = first[-1]
+    total = first[-1]
     # both sides of a cut hold pixels between the first and the last bin that has some
     cuts = np.flatnonzero((weight > 0) & (weight < 1))
     below, above = weight[cuts], 1 - weight[cuts]
-    low, high = first[cuts] / below, (whole - first[cuts]) / above
+    low, high = first[cuts] / below, (total - first[cuts]) / above
     kept = below * low * np.log(low) + above * high * np.log(high)
     apart = below * above * (low - high) ** 2
     return {
-        "mean": float(whole),
+        "mean": float(total),
         "cross_entropy": _edge(cuts, kept),
         "otsu": _edge(cuts, apart),
     }
@@ -88,13 +88,13 @@ def transitions(masks: Masks, names: int) -> Counts:
     """
     labels = np.minimum(masks, names).astype(np.int64).reshape(len(masks), -1)
     side = names + 1
-    found: Counts = np.stack(
+    counts: Counts = np.stack(
         [
             np.bincount(before * side + after, minlength=side * side).reshape(side, side)
             for before, after in itertools.pairwise(labels)
         ]
     )
-    return found
+    return counts
 
 
 def most_stable(counts: Counts) -> int | None:
@@ -107,12 +107,12 @@ def most_stable(counts: Counts) -> int | None:
         0..T-2, or None where no mask holds a class.
     """
     names = counts.shape[1] - 1
-    one = counts[:, :names].copy()
+    matrices = counts[:, :names].copy()
     # 255 is read as background on both sides, as the scores do it
-    one[:, 0] += counts[:, names]
-    united = iou(read(one, "background"))
+    matrices[:, 0] += counts[:, names]
+    united = iou(read(matrices, "background"))
     # steps between masks of nothing but background are no agreement
-    there = one[:, 1:].sum(axis=(1, 2)) > 0
+    there = matrices[:, 1:].sum(axis=(1, 2)) > 0
     shares = [mean(row, range(names))[0] if some else -1.0 for row, some in zip(united, there, strict=True)]
     return int(np.argmax(shares)) if there.any() else None
 
@@ -130,17 +130,17 @@ def edge_excess(masks: Masks, image: NDArray[np.uint8]) -> Counts:
     """
     soft = _box_sums(image)
     steps = [np.abs(np.diff(soft, axis=axis)).sum(axis=2) for axis in (0, 1)]
-    amounts: Counts = np.bincount(np.concatenate([one.ravel() for one in steps]), minlength=1)
+    amounts: Counts = np.bincount(np.concatenate([step.ravel() for step in steps]), minlength=1)
     if not amounts.sum():
         return np.zeros(len(masks), np.int64)
     # equal steps share the middle of their ranks: a flat image says nothing
     middles = 2 * np.cumsum(amounts) - amounts
     ranks = RANKS * middles // (2 * amounts.sum()) - RANKS // 2
-    down, across = (ranks[one] for one in steps)
-    found = np.zeros(len(masks), np.int64)
+    down, across = (ranks[step] for step in steps)
+    sums = np.zeros(len(masks), np.int64)
     for index, mask in enumerate(masks):
-        found[index] = down[mask[1:] != mask[:-1]].sum() + across[mask[:, 1:] != mask[:, :-1]].sum()
-    return found
+        sums[index] = down[mask[1:] != mask[:-1]].sum() + across[mask[:, 1:] != mask[:, :-1]].sum()
+    return sums
 
 
 def nearest_index(value: float, values: Sequence[float]) -> int:
@@ -157,5 +157,5 @@ def _box_sums(image: NDArray[np.uint8]) -> Counts:
     """(H, W, 3) sums over 3 x 3 pixels, edges repeated: colour steps above the noise of one pixel."""
     wide = np.pad(image.astype(np.int64), ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = wide[:-2] + wide[1:-1] + wide[2:]
-    found: Counts = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    return found
+    sums: Counts = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    return sums

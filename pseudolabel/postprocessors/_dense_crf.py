@@ -56,6 +56,6 @@ class DenseCrf(Parameters):
 
     def settings(self) -> Preset:
         """The preset with what was said to differ."""
-        said = {one.name: getattr(self, one.name) for one in fields(Preset)}
+        said = {field.name: getattr(self, field.name) for field in fields(Preset)}
         said = {key: value for key, value in said.items() if value is not None}
         return Preset(**{**vars(PRESETS[self.preset]), **said})

@@ -45,20 +45,20 @@ def mean_field(energy: Tensor, image: Tensor, chosen: Preset) -> Tensor:
     if chosen.colour_weight:
         features = _features(image, chosen.colour_xy, chosen.colour_rgb)
         messages.append((chosen.colour_weight, _by_colour(features)))
-    found = (-energy).softmax(0)
+    marginals = (-energy).softmax(0)
     for _ in range(chosen.iterations):
         logits = -energy
         for weight, message in messages:
-            logits = logits + weight * message(found)
-        found = logits.softmax(0)
-    return found
+            logits = logits + weight * message(marginals)
+        marginals = logits.softmax(0)
+    return marginals
 
 
 def _by_position(like: Tensor, reach: float) -> Callable[[Tensor], Tensor]:
     """Q (L, H, W) -> normalised message of exp(-|p_i - p_j|^2 / 2 reach^2)."""
     along_y, along_x = (_line(size, reach, like.device) for size in like.shape[1:])
     # float64, since float32 products of matrices may be done in tf32, as the program's settings say
-    return lambda found: (along_y @ found.double() @ along_x).float()
+    return lambda marginals: (along_y @ marginals.double() @ along_x).float()
 
 
 def _line(size: int, reach: float, device: torch.device) -> Tensor:
@@ -75,8 +75,8 @@ def _features(image: Tensor, reach: float, colour_reach: float) -> Tensor:
     ys = torch.arange(height, dtype=torch.float64, device=image.device) / reach
     xs = torch.arange(width, dtype=torch.float64, device=image.device) / reach
     places = torch.stack(torch.meshgrid(ys, xs, indexing="ij"), dim=2)
-    found = torch.cat([places, image.double() / colour_reach], dim=2).flatten(0, 1)
-    return (found - found.mean(0)).float()
+    features = torch.cat([places, image.double() / colour_reach], dim=2).flatten(0, 1)
+    return (features - features.mean(0)).float()
 
 
 def _by_colour(features: Tensor) -> Callable[[Tensor], Tensor]:
@@ -93,9 +93,9 @@ def _by_colour(features: Tensor) -> Callable[[Tensor], Tensor]:
     total = (1 / _attention(query, key, sentinel) - 1).clamp(min=1)
     root = total.sqrt()
 
-    def message(found: Tensor) -> Tensor:
-        values = found.flatten(1).T / root
-        return (root * _attention(query, key[:count], values)).T.reshape(found.shape)
+    def message(marginals: Tensor) -> Tensor:
+        values = marginals.flatten(1).T / root
+        return (root * _attention(query, key[:count], values)).T.reshape(marginals.shape)
 
     return message
 
@@ -109,5 +109,7 @@ def _attention(query: Tensor, key: Tensor, values: Tensor) -> Tensor:
     """
     wanted = max(key.shape[1], values.shape[1])
     wanted += -wanted % ALIGNED
-    q, k, v = (functional.pad(one, (0, wanted - one.shape[1]))[None, None] for one in (query, key, values))
+    q, k, v = (
+        functional.pad(tensor, (0, wanted - tensor.shape[1]))[None, None] for tensor in (query, key, values)
+    )
     return functional.scaled_dot_product_attention(q, k, v, scale=1.0)[0, 0, :, : values.shape[1]]

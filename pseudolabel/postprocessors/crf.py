@@ -59,9 +59,9 @@ def crf(label_scores: LabelScores, image: Tensor, params: Crf) -> LabelScores:
     field.addPairwiseBilateral(
         sxy=chosen.colour_xy, srgb=chosen.colour_rgb, rgbim=pixels, compat=chosen.colour_weight
     )
-    found = np.array(field.inference(chosen.iterations), np.float32).reshape(rows, height, width)
+    marginals = np.array(field.inference(chosen.iterations), np.float32).reshape(rows, height, width)
     return LabelScores(
-        label_scores.ids, torch.from_numpy(found).to(label_scores.values.device), label_scores.keep
+        label_scores.ids, torch.from_numpy(marginals).to(label_scores.values.device), label_scores.keep
     )
 
 

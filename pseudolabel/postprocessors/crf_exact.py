@@ -76,10 +76,10 @@ def crf_exact(label_scores: LabelScores, image: Tensor, params: CrfExact) -> Lab
         start = _resized(start, small, antialias=True)
         pixel_values = _resized(pixel_values.permute(2, 0, 1), small, antialias=True).permute(1, 2, 0)
         chosen = replace(chosen, position_xy=chosen.position_xy * share, colour_xy=chosen.colour_xy * share)
-    found = mean_field(-start.log(), pixel_values, chosen)
+    marginals = mean_field(-start.log(), pixel_values, chosen)
     if share < 1:
-        found = _resized(found, (height, width), antialias=False)
-    return LabelScores(label_scores.ids, found, label_scores.keep)
+        marginals = _resized(marginals, (height, width), antialias=False)
+    return LabelScores(label_scores.ids, marginals, label_scores.keep)
 
 
 def _start(label_scores: LabelScores, chosen: Preset) -> Tensor:

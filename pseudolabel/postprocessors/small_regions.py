@@ -60,9 +60,9 @@ def small_regions(label_scores: LabelScores, image: Tensor, params: SmallRegions
     if params.to == "ignore":
         given_up = torch.from_numpy(small[regions]).to(label_scores.keep.device)
         return LabelScores(label_scores.ids, label_scores.values.clone(), label_scores.keep & ~given_up)
-    found = _decided(of_region, small, _borders(regions), len(label_scores.ids))[regions]
-    after = torch.from_numpy(found).to(label_scores.values.device)
-    moved = torch.from_numpy(found != rows).to(label_scores.values.device)
+    decided = _decided(of_region, small, _borders(regions), len(label_scores.ids))[regions]
+    after = torch.from_numpy(decided).to(label_scores.values.device)
+    moved = torch.from_numpy(decided != rows).to(label_scores.values.device)
     wholly = torch.zeros_like(label_scores.values).scatter_(0, after.clamp(min=0)[None], 1.0)
     kept = label_scores.keep & (after != GIVEN_UP)
     return LabelScores(label_scores.ids, torch.where(moved & kept, wholly, label_scores.values), kept)
@@ -74,8 +74,8 @@ def _borders(regions: NDArray[np.int64]) -> NDArray[np.int64]:
     below = np.stack([regions[:-1].ravel(), regions[1:].ravel()])
     pairs = np.concatenate([beside, below], axis=1)
     pairs = pairs[:, pairs[0] != pairs[1]]
-    found, lengths = np.unique(np.concatenate([pairs, pairs[::-1]], axis=1), axis=1, return_counts=True)
-    return np.stack([*found, lengths], axis=1)
+    neighbours, lengths = np.unique(np.concatenate([pairs, pairs[::-1]], axis=1), axis=1, return_counts=True)
+    return np.stack([*neighbours, lengths], axis=1)
 
 
 def _decided(

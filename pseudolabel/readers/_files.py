@@ -47,17 +47,17 @@ def check_apart(ids: Sequence[tuple[str, str]]) -> None:
     Raises:
         DataError: two meet; both places are named.
     """
-    seen: dict[str, tuple[str, str]] = {}
+    by_folded: dict[str, tuple[str, str]] = {}
     for name, where in ids:
         folded = name.casefold() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
-        if folded in seen:
-            other, first = seen[folded]
+        if folded in by_folded:
+            other, first = by_folded[folded]
             if other == name:
                 raise DataError(f"{where}: {name!r} stands here and at {first}; keep one of the lines")
             raise DataError(
                 f"{where}: {name!r} and {other!r} ({first}) meet in one file name on some disks; rename one"
             )
-        seen[folded] = name, where
+        by_folded[folded] = name, where
 
 
 def find(folder: Path, name: str, root: Path, where: str) -> Path | None:
@@ -90,9 +90,9 @@ def find(folder: Path, name: str, root: Path, where: str) -> Path | None:
 def find_image(folder: Path, name: str, root: Path, where: str) -> Path | None:
     """The image of an id: the first of the known suffixes in small letters, then in capitals."""
     for suffix in SUFFIXES:
-        found = find(folder, name + suffix, root, where) or find(folder, name + suffix.upper(), root, where)
-        if found is not None:
-            return found
+        file = find(folder, name + suffix, root, where) or find(folder, name + suffix.upper(), root, where)
+        if file is not None:
+            return file
     return None
 
 

@@ -65,7 +65,7 @@ def read_csv(path: Path, known: Collection[str] | None = None) -> list[Line]:
     if key is None or labels is None:
         raise DataError(f"{path}:1: no header; the first line must name the columns, such as 'id,labels'")
     split = columns.index("split") if "split" in columns else None
-    fields_of = [_whole(path, number, fields, columns, labels, delimiter) for number, fields in rows[1:]]
+    fields_of = [_fields_of(path, number, fields, columns, labels, delimiter) for number, fields in rows[1:]]
     between = next((sign for sign in BETWEEN if any(sign in fields[labels] for fields in fields_of)), None)
     return [
         Line(
@@ -97,7 +97,7 @@ def _column(columns: list[str], names: tuple[str, ...]) -> int | None:
     return next((columns.index(name) for name in names if name in columns), None)
 
 
-def _whole(
+def _fields_of(
     path: Path, number: int, fields: list[str], columns: list[str], labels: int, delimiter: str
 ) -> list[str]:
     """The fields of a row, one a column."""

@@ -18,7 +18,7 @@ VOC = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train"),
     "tvmonitor",
 )
-PICTURES = "JPEGImages"
+IMAGES = "JPEGImages"
 MASKS = ("SegmentationClass", "SegmentationClassAug")
 ANNOTATIONS = "Annotations"
 LISTS = ("ImageSets/Segmentation", "ImageSets/Main")
@@ -50,31 +50,31 @@ def read(
         DataError: a file, an image or a label is missing or does not fit; place and remedy are named.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; give the one that holds {PICTURES} and ImageSets")
+        raise DataError(f"{root}: there is no such folder; give the one that holds {IMAGES} and ImageSets")
     entries = read_list(root, split)
     space = _space(root, classes)
-    images, lost = root / PICTURES, []
-    found: list[tuple[str, Path, Path | None]] = []
+    images, lost = root / IMAGES, []
+    files: list[tuple[str, Path, Path | None]] = []
     for name, where in entries:
         image = _files.find_image(images, name, root, where)
         if image is None:
             lost.append((name, where))
             continue
         options = (_files.find(root / folder, f"{name}.png", root, where) for folder in MASKS)
-        found.append((name, image, next((mask for mask in options if mask is not None), None)))
+        files.append((name, image, next((mask for mask in options if mask is not None), None)))
     if lost:
         name, where = lost[0]
         more = f" ({len(lost)} are missing)" if len(lost) > 1 else ""
         raise DataError(f"{where}: no image {images / name}.jpg{more}; add it or remove the line")
     source = _source(root, labels)
-    given = source(entries, [mask for _, _, mask in found], space) if source else [None] * len(entries)
+    given = source(entries, [mask for _, _, mask in files], space) if source else [None] * len(entries)
     for (name, where), row in zip(entries, given, strict=True):
         if row == () and empty == "refuse":
             raise DataError(
                 f"{where}: {name!r} has no label; add one, or say `empty: background` if that is meant"
             )
     records = tuple(
-        ImageRecord(name, image, row, mask) for (name, image, mask), row in zip(found, given, strict=True)
+        ImageRecord(name, image, row, mask) for (name, image, mask), row in zip(files, given, strict=True)
     )
     return Dataset(records, space, parts)
 

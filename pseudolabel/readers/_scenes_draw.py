@@ -119,10 +119,10 @@ def _plan(rng: np.random.Generator, height: int, width: int) -> tuple[list[Creat
         for _ in range(ATTEMPTS):
             new = _creature(rng, height, width, count)
             head = new.head_distance(y, x) < 0
-            whole = head | (new.body_distance(y, x)[0] < 0)
-            if _in_sight([*regions, (head, whole)], inside, []):
+            outline = head | (new.body_distance(y, x)[0] < 0)
+            if _in_sight([*regions, (head, outline)], inside, []):
                 creatures.append(new)
-                regions.append((head, whole))
+                regions.append((head, outline))
                 break
     leaves: list[Leaf] = []
     covers: list[NDArray[np.bool_]] = []
@@ -148,10 +148,10 @@ def _in_sight(
     free = inside.copy()
     for cover in covers:
         free &= ~cover
-    for head, whole in reversed(regions):
-        if (whole & free).sum() < SEEN * whole.sum() or (head & free).sum() < HEAD_SEEN * head.sum():
+    for head, outline in reversed(regions):
+        if (outline & free).sum() < SEEN * outline.sum() or (head & free).sum() < HEAD_SEEN * head.sum():
             return False
-        free &= ~whole
+        free &= ~outline
     return True
 
 
@@ -242,8 +242,8 @@ def _lay_creature(
     y, x = _pixels((rows.start, rows.stop), (columns.start, columns.stop))
     body, place = creature.body_distance(y, x)
     head = creature.head_distance(y, x)
-    whole = np.minimum(body, head)
-    _shade(canvas, rows, columns, step(-whole), 0.2 * creature.radius + 1, 0.55)
+    outline = np.minimum(body, head)
+    _shade(canvas, rows, columns, step(-outline), 0.2 * creature.radius + 1, 0.55)
     view = canvas[rows, columns]
     view = mix(view, paint_body(rng, creature, paint, y, x, body, place), step(-body))
     # The head throws a little shade on the neck, which keeps the two apart.
@@ -254,8 +254,8 @@ def _lay_creature(
     y, x = _pixels((near.start, near.stop), (beside.start, beside.stop))
     edge = creature.head_distance(y, x)
     canvas[near, beside] = mix(canvas[near, beside], paint_head(creature, y, x, edge), step(-edge))
-    owner[rows, columns][whole < 0] = number
-    part[rows, columns][whole < 0] = head[whole < 0] < 0
+    owner[rows, columns][outline < 0] = number
+    part[rows, columns][outline < 0] = head[outline < 0] < 0
 
 
 def _lay_leaf(rng: np.random.Generator, canvas: Array, leaf: Leaf) -> None:

@@ -41,11 +41,11 @@ def folder(params: Folder) -> Dataset:
         where = str(place / name)
         stem = _files.stem(name)
         _files.check_id(stem, where)
-        found = _files.find(place, name, root, where)
-        if found is None:
+        file = _files.find(place, name, root, where)
+        if file is None:
             raise DataError(f"{where}: a link that leads nowhere; remove it")
         parts = place.relative_to(root).parts
-        records.append(ImageRecord("/".join((*parts, stem)), found))
+        records.append(ImageRecord("/".join((*parts, stem)), file))
         places.append((records[-1].id, where))
     if not records:
         below = "" if params.recursive else "; recursive: true looks into its folders"
@@ -60,12 +60,12 @@ def _images(root: Path, recursive: bool) -> list[tuple[Path, str]]:
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); look at its rights") from error
 
-    found: list[tuple[Path, str]] = []
+    files: list[tuple[Path, str]] = []
     for place, folders, names in os.walk(root, onerror=refuse):
         folders[:] = [each for each in folders if recursive and not each.startswith(".")]
-        found += [
+        files += [
             (Path(place), name)
             for name in names
             if name.lower().endswith(_files.SUFFIXES) and not name.startswith(".")
         ]
-    return sorted(found, key=lambda each: (*each[0].relative_to(root).parts, each[1]))
+    return sorted(files, key=lambda each: (*each[0].relative_to(root).parts, each[1]))

@@ -79,12 +79,12 @@ def _there(root: Path, wanted: dict[str, Any]) -> bool:
         return False
     if not (root / NOTE).is_file():
         raise DataError(f"{root}: holds something else than scenes; give `root` an empty or a new folder")
-    found = disk.read_json(root / NOTE)
-    if found != wanted:
+    written = disk.read_json(root / NOTE)
+    if written != wanted:
         other = [
-            f"{key} {found.get(key)} instead of {value}"
+            f"{key} {written.get(key)} instead of {value}"
             for key, value in wanted.items()
-            if not isinstance(found, dict) or found.get(key) != value
+            if not isinstance(written, dict) or written.get(key) != value
         ]
         raise DataError(
             f"{root / NOTE}: holds other scenes ({', '.join(other)}); give `root` a new folder or remove it"
@@ -155,6 +155,6 @@ def _put(folder: Path, name: str, scene: Scene) -> None:
     """Write the three images of a scene."""
     buffer = io.BytesIO()
     Image.fromarray(scene.image).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
-    disk.write_bytes(folder / _layout.PICTURES / f"{name}.jpg", buffer.getvalue())
+    disk.write_bytes(folder / _layout.IMAGES / f"{name}.jpg", buffer.getvalue())
     masks.write_mask(folder / _layout.MASKS[0] / f"{name}.png", scene.mask)
     masks.write_mask(folder / PARTS / f"{name}.png", scene.parts)

@@ -52,7 +52,7 @@ def table(params: Table) -> Dataset:
     space = None if params.classes is None else LabelSpace.read(_files.below(root, params.classes))
     lines = _read(path, space)
     if space is None:
-        space = _found(lines, path)
+        space = _space_of(lines, path)
     images = _Folder(folder, root)
     chosen: list[tuple[_labels.Line, str, Path]] = []
     lost: list[_labels.Line] = []
@@ -118,24 +118,24 @@ class _Folder:
         name = place.name
         if name.lower().endswith(_files.SUFFIXES):
             _files.check_id(_files.stem(name), where)
-            found = _files.find(self.folder / place.parent, name, self.root, where)
-            if found is not None:
-                return self._inside(found, where)
+            file = _files.find(self.folder / place.parent, name, self.root, where)
+            if file is not None:
+                return self._inside(file, where)
         if len(place.parts) > 1:
-            found = _files.find_image(self.folder / place.parent, name, self.root, where)
-            return None if found is None else self._inside(found, where)
+            file = _files.find_image(self.folder / place.parent, name, self.root, where)
+            return None if file is None else self._inside(file, where)
         _files.check_id(name, where)
         files = self.ids().get(name, [])
         if len(files) > 1:
             raise DataError(f"{where}: {key!r} may be {' or '.join(files)}; write the file's whole name")
         return _files.find(self.folder, files[0], self.root, where) if files else None
 
-    def _inside(self, found: Path, where: str) -> Path:
+    def _inside(self, file: Path, where: str) -> Path:
         """A file found below a subfolder, which may be a link."""
         home = os.path.realpath(self.root)
-        if found.parent != self.folder and os.path.commonpath((home, os.path.realpath(found))) != home:
-            raise DataError(f"{where}: {found} leaves {self.root} through a link; put the file itself there")
-        return found
+        if file.parent != self.folder and os.path.commonpath((home, os.path.realpath(file))) != home:
+            raise DataError(f"{where}: {file} leaves {self.root} through a link; put the file itself there")
+        return file
 
 
 def _read(path: Path, space: LabelSpace | None) -> list[_labels.Line]:
@@ -151,7 +151,7 @@ def _read(path: Path, space: LabelSpace | None) -> list[_labels.Line]:
     return lines
 
 
-def _found(lines: Sequence[_labels.Line], path: Path) -> LabelSpace:
+def _space_of(lines: Sequence[_labels.Line], path: Path) -> LabelSpace:
     """The names of a table as its classes."""
     first: dict[str, tuple[str, int]] = {}
     for line in lines:

@@ -109,7 +109,7 @@ class TrainRecipe(Section):
         yield from check_validation(self.data, self.validation)
 
 
-class ClassifierOf(Section):
+class ClassifierSource(Section):
     """The classifier that maps are taken from: a trained one, or a published one as it is."""
 
     checkpoint: str | None = parameter(None, help="a run of `pl train`, or its classifier.safetensors")
@@ -195,7 +195,7 @@ class GenerateRecipe(Section):
 
     seed: int = parameter(0, ge=0, help="root of every random draw")
     data: ReaderStep = parameter(help="reader of the images with their labels")
-    classifier: ClassifierOf
+    classifier: ClassifierSource
     labels: Labels = Field(default_factory=lambda: Labels())
     maps: tuple[Branch, ...] = parameter(min_length=1, help="how maps are made; several are fused")
     fuse: Fuse | None = parameter(None, help="how several branches become one")

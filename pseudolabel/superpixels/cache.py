@@ -54,11 +54,11 @@ def kept(
     }
     key = disk.digest(about)
     path = folder / key[:2] / f"{key}.superpixels"
-    found = _read(path, key, image.shape[:2])
-    if found is None:
-        found = make()
-        disk.write_bytes(path, _encoded(found, key))
-    return found
+    labels = _read(path, key, image.shape[:2])
+    if labels is None:
+        labels = make()
+        disk.write_bytes(path, _encoded(labels, key))
+    return labels
 
 
 def _encoded(labels: NDArray[np.int32], key: str) -> bytes:

@@ -45,7 +45,7 @@ def cv_slic(
     if side > min(height, width):
         return grid(height, width, segments)
     lab = cv2.cvtColor(smoothed(cv2, image, sigma), cv2.COLOR_RGB2Lab)
-    found = cv2.ximgproc.createSuperpixelSLIC(lab, cv2.ximgproc.SLIC, side, LIGHTNESS * compactness)
-    found.iterate(ITERATIONS)
-    found.enforceLabelConnectivity(SMALLEST)
-    return numbered(found.getLabels())
+    engine = cv2.ximgproc.createSuperpixelSLIC(lab, cv2.ximgproc.SLIC, side, LIGHTNESS * compactness)
+    engine.iterate(ITERATIONS)
+    engine.enforceLabelConnectivity(SMALLEST)
+    return numbered(engine.getLabels())

@@ -52,9 +52,9 @@ def segments(image: NDArray[np.uint8], params: Superpixels) -> NDArray[np.int32]
     chosen = {key: getattr(params, key) for key in Superpixels.model_fields}
     folder = _folder.get()
     if folder is None:
-        return _made(image, **chosen)
+        return _computed(image, **chosen)
     packages = ("opencv-contrib-python-headless", "numpy") if chosen["engine"] in NEEDS else ("scikit-image",)
-    return cache.kept(folder, image, chosen, packages, lambda: _made(image, **chosen))
+    return cache.kept(folder, image, chosen, packages, lambda: _computed(image, **chosen))
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def kept_in(folder: Path | None) -> Iterator[None]:
         _folder.reset(token)
 
 
-def _made(
+def _computed(
     image: NDArray[np.uint8], engine: str, segments: int, compactness: float, sigma: float
 ) -> NDArray[np.int32]:
     make = getattr(importlib.import_module(f"pseudolabel.superpixels.{engine}"), engine)

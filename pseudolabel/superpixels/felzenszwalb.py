@@ -41,11 +41,11 @@ def felzenszwalb(
     # the library's graph needs two lines each way; a line beside itself has the segments of one
     doubled = np.pad(image, ((0, int(height < 2)), (0, int(width < 2)), (0, 0)), mode="edge")
     area = doubled.shape[0] * doubled.shape[1] / segments
-    found = skimage_felzenszwalb(
+    labels = skimage_felzenszwalb(
         doubled,
         scale=compactness * area / 100,
         sigma=sigma,
         min_size=math.ceil(area / 4),
         channel_axis=-1,
     )
-    return numbered(found[:height, :width])
+    return numbered(labels[:height, :width])

@@ -48,9 +48,9 @@ def seeds(
         return grid(height, width, segments)
     hsv = cv2.cvtColor(smoothed(cv2, image, sigma), cv2.COLOR_RGB2HSV)
     prior = min(5, max(0, round(compactness / 5)))
-    found = cv2.ximgproc.createSuperpixelSEEDS(width, height, 3, segments, LEVELS, prior, BINS)
-    found.iterate(hsv, ITERATIONS)
-    return numbered(found.getLabels())
+    engine = cv2.ximgproc.createSuperpixelSEEDS(width, height, 3, segments, LEVELS, prior, BINS)
+    engine.iterate(hsv, ITERATIONS)
+    return numbered(engine.getLabels())
 
 
 def _fits(height: int, width: int, segments: int) -> bool:

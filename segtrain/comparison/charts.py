@@ -32,14 +32,14 @@ STYLE: Any = {
 
 def colours(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
     """A colour for each candidate, the same in every chart."""
-    found, used = [], 0
+    chosen, used = [], 0
     for candidate in candidates:
         if candidate["kind"] == "truth":
-            found.append(TRUTH)
+            chosen.append(TRUTH)
         else:
-            found.append(COLOURS[used % len(COLOURS)])
+            chosen.append(COLOURS[used % len(COLOURS)])
             used += 1
-    return found
+    return chosen
 
 
 def scores(candidates: Sequence[Mapping[str, Any]]) -> str:

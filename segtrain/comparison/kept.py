@@ -26,17 +26,17 @@ def kept(
         make: makes it.
         files: what it must have left; a name is the result's key that holds the file's sha256.
     """
-    made_from = disk.digest({"version": __version__, **key})
+    key_digest = disk.digest({"version": __version__, **key})
     if path.is_file():
-        found = disk.read_json(path)
-        if found.get("made_from") == made_from and all(
-            file.is_file() and (name is None or disk.sha256_file(file) == found["result"][name])
+        stored = disk.read_json(path)
+        if stored.get("made_from") == key_digest and all(
+            file.is_file() and (name is None or disk.sha256_file(file) == stored["result"][name])
             for file, name in (files or {}).items()
         ):
-            result: dict[str, Any] = found["result"]
+            result: dict[str, Any] = stored["result"]
             return result
     result = make()
-    disk.write_json(path, {"made_from": made_from, "result": result})
+    disk.write_json(path, {"made_from": key_digest, "result": result})
     return result
 
 

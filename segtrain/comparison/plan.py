@@ -94,7 +94,7 @@ def read(source: Path | str | Mapping[str, Any] | CompareRecipe, overrides: Sequ
     segmentation = _load(base, recipe.segmentation, SegRecipe, [*data, *means, scored_on], "segmentation")
     candidates: list[CandidatePlan] = []
     for index, candidate in enumerate(recipe.candidates):
-        folder = _folder(candidate.name, index, {one.folder for one in candidates})
+        folder = _folder(candidate.name, index, {other.folder for other in candidates})
         if candidate.recipe is None:
             masks = None if candidate.masks == TRUTH else candidate.masks
             candidates.append(CandidatePlan(candidate.name, folder, None, {}, masks, None))

@@ -11,7 +11,7 @@ from pseudolabel.recipes.section import Key, Section
 from pseudolabel.registry import parameter
 
 
-class ClassifierOf(Section):
+class CompareClassifier(Section):
     """The classifier of every candidate that makes masks: one to train, or one that is there."""
 
     recipe: str | None = parameter(
@@ -40,7 +40,7 @@ class Candidate(Section):
 class CompareRecipe(Section):
     """`seg compare`: several ways to masks, the same network trained on each, one table."""
 
-    classifier: ClassifierOf = Field(default_factory=lambda: ClassifierOf())
+    classifier: CompareClassifier = Field(default_factory=lambda: CompareClassifier())
     candidates: tuple[Candidate, ...] = parameter(
         min_length=1, help="what is compared, in the order of the table"
     )

@@ -50,23 +50,23 @@ def write(plan: Plan, results: Results, folder: Path) -> dict[str, Any]:
     Returns:
         What comparison.json holds.
     """
-    found = table.document(plan, results)
-    disk.write_json(folder / "comparison.json", found)
-    disk.write_text(folder / "comparison.md", table.markdown(found))
-    heads, strips = _strips(found, results)
+    comparison = table.document(plan, results)
+    disk.write_json(folder / "comparison.json", comparison)
+    disk.write_text(folder / "comparison.md", table.markdown(comparison))
+    heads, strips = _strips(comparison, results)
     if strips:
         captions = [f"{strip.name}: {', '.join(name for name, _ in strip.classes)}" for strip in strips]
         sheet = contact_sheet([strip.images for strip in strips], heads, captions)
         images.write_image(folder / "images.png", sheet)
-    disk.write_text(folder / "report.html", page(found, heads, strips))
-    return found
+    disk.write_text(folder / "report.html", page(comparison, heads, strips))
+    return comparison
 
 
-def page(found: Mapping[str, Any], heads: list[str], strips: list[Strip]) -> str:
+def page(comparison: Mapping[str, Any], heads: list[str], strips: list[Strip]) -> str:
     """The page as HTML; every name in it is escaped and it loads nothing from anywhere.
 
     Args:
-        found: what comparison.json holds.
+        comparison: what comparison.json holds.
         heads: titles of the columns of images.
         strips: the images.
     """
@@ -82,28 +82,30 @@ def page(found: Mapping[str, Any], heads: list[str], strips: list[Strip]) -> str
     )
     environment.filters["percent"] = percent
     environment.filters["held"] = _held
-    split, trained = found["splits"]["report"]["name"], found["splits"]["train"]["name"]
-    curves = charts.thresholds(found["candidates"], trained)
+    split, trained = comparison["splits"]["report"]["name"], comparison["splits"]["train"]["name"]
+    curves = charts.thresholds(comparison["candidates"], trained)
     return environment.get_template(TEMPLATE).render(
-        found=found,
-        rows=_cells(found),
-        columns=[title for title, _ in table.columns(found)],
-        paint=charts.colours(found["candidates"]),
-        bars=_uri("image/svg+xml", charts.scores(found["candidates"]).encode()),
+        comparison=comparison,
+        rows=_cells(comparison),
+        columns=[title for title, _ in table.columns(comparison)],
+        paint=charts.colours(comparison["candidates"]),
+        bars=_uri("image/svg+xml", charts.scores(comparison["candidates"]).encode()),
         curves=None if curves is None else _uri("image/svg+xml", curves.encode()),
         split=split,
         trained=trained,
-        per_class=_per_class(found),
+        per_class=_per_class(comparison),
         heads=heads,
         strips=[
             {
                 "name": strip.name,
                 "classes": strip.classes,
-                "images": [None if one is None else _uri("image/jpeg", _jpeg(one)) for one in strip.images],
+                "images": [
+                    None if image is None else _uri("image/jpeg", _jpeg(image)) for image in strip.images
+                ],
             }
             for strip in strips
         ],
-        recipes={name: _flat(recipe) for name, recipe in found["recipes"].items()},
+        recipes={name: _flat(recipe) for name, recipe in comparison["recipes"].items()},
     )
 
 
@@ -120,11 +122,11 @@ def _held(sentence: str) -> Markup:
     return Markup(str(escape(console.escape(sentence))).replace(" %", "&nbsp;%"))
 
 
-def _cells(found: Mapping[str, Any]) -> list[list[tuple[str, bool]]]:
+def _cells(comparison: Mapping[str, Any]) -> list[list[tuple[str, bool]]]:
     """The table's rows: text and whether it is the best of its column, ground truth aside."""
-    head = table.columns(found)
-    rows = [[cell(row) for _, cell in head] for row in found["candidates"]]
-    ranked = [index for index, row in enumerate(found["candidates"]) if row["kind"] != "truth"]
+    head = table.columns(comparison)
+    rows = [[cell(row) for _, cell in head] for row in comparison["candidates"]]
+    ranked = [index for index, row in enumerate(comparison["candidates"]) if row["kind"] != "truth"]
     marked: list[list[tuple[str, bool]]] = [[(text, False) for text in row] for row in rows]
     for column, (title, _) in enumerate(head):
         if title in ("training masks", "threshold") or len(ranked) < 2:
@@ -138,34 +140,36 @@ def _cells(found: Mapping[str, Any]) -> list[list[tuple[str, bool]]]:
     return marked
 
 
-def _per_class(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+def _per_class(comparison: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     """IoU of the networks by class, of the classes that any of them has."""
-    ious = [row["network"]["iou"] or {} for row in found["candidates"]]
-    lines = [(name, [percent(iou.get(name)) for iou in ious]) for name in found["classes"]]
+    ious = [row["network"]["iou"] or {} for row in comparison["candidates"]]
+    lines = [(name, [percent(iou.get(name)) for iou in ious]) for name in comparison["classes"]]
     return [(name, cells) for name, cells in lines if any(cell != "-" for cell in cells)]
 
 
-def _strips(found: Mapping[str, Any], results: Results) -> tuple[list[str], list[Strip]]:
+def _strips(comparison: Mapping[str, Any], results: Results) -> tuple[list[str], list[Strip]]:
     """Heads and images: image, truth, each candidate's mask, each trained network."""
-    made = [one for one in results.outcomes if "report" in one.folders]
+    outcomes = [outcome for outcome in results.outcomes if "report" in outcome.folders]
     heads = ["image", "ground truth"]
-    heads += [f"masks: {one.plan.name}" for one in made]
-    heads += [f"network on {one.plan.name}" for one in results.outcomes]
+    heads += [f"masks: {outcome.plan.name}" for outcome in outcomes]
+    heads += [f"network on {outcome.plan.name}" for outcome in results.outcomes]
     records = {record.id: record for record in results.report.records}
-    strips = [_strip(records[name], found, results, made) for name in results.shown]
+    strips = [_strip(records[name], comparison, results, outcomes) for name in results.shown]
     return heads, strips
 
 
-def _strip(record: ImageRecord, found: Mapping[str, Any], results: Results, made: list[Outcome]) -> Strip:
+def _strip(
+    record: ImageRecord, comparison: Mapping[str, Any], results: Results, outcomes: list[Outcome]
+) -> Strip:
     image = images.read_image(record.image)
     files: list[Path | MaskSource | None] = [record.mask]
-    files += [one.folders["report"] / layout.mask_file(record.id) for one in made]
-    files += [one.predictions.get(record.id) for one in results.outcomes]
+    files += [outcome.folders["report"] / layout.mask_file(record.id) for outcome in outcomes]
+    files += [outcome.predictions.get(record.id) for outcome in results.outcomes]
     input_images: list[ImageArray | None] = [_small(image)]
     for file in files:
         gone = file is None or (isinstance(file, Path) and not file.is_file())
         input_images.append(None if gone or file is None else _laid(image, masks.read_mask(file)))
-    names = found["classes"]
+    names = comparison["classes"]
     classes = tuple((names[c], _hex(c)) for c in record.labels or ())
     return Strip(record.id, classes, tuple(input_images))
 

@@ -141,15 +141,17 @@ def run(plan: Plan, folder: Path, commands: SegCommands, options: Options) -> Re
             trained = train_classifier(
                 plan.classifier, checkpoint, **options.of("device", "workers", "overwrite", "quiet")
             )
-    made = [_with_classifier(candidate, checkpoint) for candidate in plan.candidates]
+    candidates = [_with_classifier(candidate, checkpoint) for candidate in plan.candidates]
     seconds = {
-        candidate.folder: _generate(candidate, folder, options) for candidate in made if candidate.generate
+        candidate.folder: _generate(candidate, folder, options)
+        for candidate in candidates
+        if candidate.generate
     }
-    references = _references(made, folder, data, options)
-    scored = [_score(candidate, plan, folder, data, references, options) for candidate in made]
+    references = _references(candidates, folder, data, options)
+    scored = [_score(candidate, plan, folder, data, references, options) for candidate in candidates]
     shown = _shown(data["report"], plan.recipe.images)
     outcomes = []
-    for candidate, (threshold, swept, masks, folders) in zip(made, scored, strict=True):
+    for candidate, (threshold, swept, masks, folders) in zip(candidates, scored, strict=True):
         training, network, predictions = _network(
             candidate, plan, folder, folders, data, shown, commands, options
         )
@@ -166,8 +168,8 @@ def run(plan: Plan, folder: Path, commands: SegCommands, options: Options) -> Re
                 predictions,
             )
         )
-    told = {split: found for split, (_, found) in references.items()}
-    return Results(data["train"], data["report"], shown, trained, told, tuple(outcomes))
+    descriptions = {split: description for split, (_, description) in references.items()}
+    return Results(data["train"], data["report"], shown, trained, descriptions, tuple(outcomes))
 
 
 @contextlib.contextmanager
@@ -185,10 +187,10 @@ def _stage(name: str, options: Options) -> Iterator[None]:
 
 def _dataset(step: ReaderStep) -> Dataset:
     component, params = step.component, step.params
-    found: Dataset = component.run(params)
-    if not found.records:
+    dataset: Dataset = component.run(params)
+    if not dataset.records:
         raise DataError(f"{step.reader} gives no image; look at its root and split")
-    return found
+    return dataset
 
 
 def _with_classifier(candidate: CandidatePlan, checkpoint: str | None) -> CandidatePlan:
@@ -212,7 +214,7 @@ def _place(folder: Path, candidate: CandidatePlan, name: str) -> Path:
 
 def _generate(candidate: CandidatePlan, folder: Path, options: Options) -> float | None:
     """Maps and masks of both splits; seconds per training image when they were made."""
-    found: float | None = None
+    seconds: float | None = None
     for split, recipe in candidate.generate.items():
         out = _place(folder, candidate, split)
         with _stage(f"{candidate.name}: maps on {split}", options):
@@ -225,10 +227,10 @@ def _generate(candidate: CandidatePlan, folder: Path, options: Options) -> float
                 return {"seconds_per_image": summary["seconds"] / done if done else None}
 
             # asked again, a finished run takes no time: the first answer stays while its masks do
-            told = kept(_place(folder, candidate, f"{split}-time.json"), mark(out), timing)
+            timed = kept(_place(folder, candidate, f"{split}-time.json"), mark(out), timing)
         if split == "train":
-            found = told["seconds_per_image"]
-    return found
+            seconds = timed["seconds_per_image"]
+    return seconds
 
 
 def _references(
@@ -238,7 +240,7 @@ def _references(
     first = next((candidate for candidate in candidates if candidate.generate), None)
     if first is None:
         return {}
-    found: dict[str, tuple[Path, dict[str, Any]]] = {}
+    references: dict[str, tuple[Path, dict[str, Any]]] = {}
     for split, recipe in first.generate.items():
         file = folder / "reference" / f"{split}.safetensors"
         key = {**mark(_place(folder, first, split)), "split": split}
@@ -248,9 +250,9 @@ def _references(
                 reference(recipe, file, **options.of("device", "quiet"))
                 return {"sha256": disk.sha256_file(file)}
 
-            told = kept(file.with_suffix(".json"), key, make, files={file: "sha256"})
-        found[split] = (file, told)
-    return found
+            description = kept(file.with_suffix(".json"), key, make, files={file: "sha256"})
+        references[split] = (file, description)
+    return references
 
 
 def _score(
@@ -289,12 +291,14 @@ def _score(
             swept = kept(_place(folder, candidate, "thresholds.json"), key, make)
         if plan.recipe.threshold == "train":
             chosen = swept["best"]["threshold"]
-    found: dict[str, dict[str, Any] | None] = {}
+    evaluations: dict[str, dict[str, Any] | None] = {}
     folders = {}
     for split in SPLITS:
         folders[split] = _masks(candidate, folder, split, chosen, options)
-        found[split] = _evaluate(candidate, plan, folder, folders[split], split, data, references, options)
-    return chosen, swept, found, folders
+        evaluations[split] = _evaluate(
+            candidate, plan, folder, folders[split], split, data, references, options
+        )
+    return chosen, swept, evaluations, folders
 
 
 def _masks(
@@ -330,11 +334,11 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Figures of the masks of a split."""
     means = plan.recipe.average_over
-    file, told = references.get(split, (None, {}))
+    file, description = references.get(split, (None, {}))
     generated = bool(candidate.generate)
     named = {f"{r.id}.png": r.id for r in data[split].records}
-    made = mark(masks) if generated else contents(masks, named)
-    key = {**made, **truth_of(data[split]), "reference": told, "average_over": list(means or ())}
+    masks_key = mark(masks) if generated else contents(masks, named)
+    key = {**masks_key, **truth_of(data[split]), "reference": description, "average_over": list(means or ())}
     out = _place(folder, candidate, f"{split}-evaluation.json")
     with _stage(f"{candidate.name}: score of the masks on {split}", options):
 

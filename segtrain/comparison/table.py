@@ -28,10 +28,10 @@ PICKED = {
 
 def document(plan: Plan, results: Results) -> dict[str, Any]:
     """A comparison as JSON; undefined figures are None, nothing in it tells where it was made."""
-    truth = next((one for one in results.outcomes if one.plan.truth), None)
+    truth = next((outcome for outcome in results.outcomes if outcome.plan.truth), None)
     best = truth.network["miou"] if truth is not None else None
     rows = [_row(plan, outcome, best) for outcome in results.outcomes]
-    found = {
+    content = {
         "candidates": rows,
         "classes": list(results.train.space.names),
         "average_over": list(plan.recipe.average_over) if plan.recipe.average_over else None,
@@ -42,8 +42,8 @@ def document(plan: Plan, results: Results) -> dict[str, Any]:
         "data": _unplaced(plain_data(plan.report_data)),
         "classifier": _classifier(results),
         "references": {
-            split: {**_unplaced(told), "threshold": 0.25, "rule": "own", **_of_reference(rows, split)}
-            for split, told in results.references.items()
+            split: {**_unplaced(description), "threshold": 0.25, "rule": "own", **_of_reference(rows, split)}
+            for split, description in results.references.items()
         },
         "recipes": {
             "segmentation": _unplaced(plain_data(plan.segmentation)),
@@ -55,27 +55,29 @@ def document(plan: Plan, results: Results) -> dict[str, Any]:
         },
         "versions": _versions(),
     }
-    return {"verdict": verdict(found), **found}
+    return {"verdict": verdict(content), **content}
 
 
-def verdict(found: Mapping[str, Any]) -> list[str]:
+def verdict(comparison: Mapping[str, Any]) -> list[str]:
     """What the figures say, in sentences."""
-    split = found["splits"]["report"]["name"]
-    made = [
-        row for row in found["candidates"] if row["kind"] != "truth" and row["network"]["miou"] is not None
+    split = comparison["splits"]["report"]["name"]
+    trained = [
+        row
+        for row in comparison["candidates"]
+        if row["kind"] != "truth" and row["network"]["miou"] is not None
     ]
-    if not made:
+    if not trained:
         return ["Only the ground truth was trained on; add a candidate to compare it with."]
-    made.sort(key=lambda row: -row["network"]["miou"])
-    best, others = made[0], made[1:]
+    trained.sort(key=lambda row: -row["network"]["miou"])
+    best, others = trained[0], trained[1:]
     said = f"The network trained on {_name(best)} reaches {_miou(best)} mIoU on {split}"
     if others:
         said += ", against " + _listed([f"{_miou(row)} on {_name(row)}" for row in others])
-    truth = next((row for row in found["candidates"] if row["kind"] == "truth"), None)
+    truth = next((row for row in comparison["candidates"] if row["kind"] == "truth"), None)
     if truth is not None and best["share"] is not None:
         said += f"; that is {percent(best['share'])} % of the {_miou(truth)} that the ground truth gives"
     sentences = [said + "."]
-    scored = [row for row in made if row["report"] is not None]
+    scored = [row for row in trained if row["report"] is not None]
     for key, what in (("ndr_recall", "non-discriminative"), ("dr_recall", "discriminative")):
         ranked = [row for row in scored if row["report"][key] is not None]
         ranked.sort(key=lambda row: -row["report"][key])
@@ -86,30 +88,32 @@ def verdict(found: Mapping[str, Any]) -> list[str]:
                 + _listed([f"{_name(row)} {percent(row['report'][key])} %" for row in ranked[1:]])
                 + ")."
             )
-    if found["candidates"] and any(row["threshold_picked"] == PICKED["train"] for row in found["candidates"]):
-        name = found["splits"]["train"]["name"]
+    if comparison["candidates"] and any(
+        row["threshold_picked"] == PICKED["train"] for row in comparison["candidates"]
+    ):
+        name = comparison["splits"]["train"]["name"]
         sentences.append(
             f"Thresholds were picked on {name} by looking at its masks, which weak supervision does not have."
         )
     return sentences
 
 
-def markdown(found: Mapping[str, Any]) -> str:
+def markdown(comparison: Mapping[str, Any]) -> str:
     """The comparison as a page of markdown."""
-    split, trained = (found["splits"][one] for one in ("report", "train"))
-    classes = found["average_over"]
-    over = ", ".join(classes) if classes else f"all {len(found['classes'])} classes"
-    head = columns(found)
+    split, trained = (comparison["splits"][name] for name in ("report", "train"))
+    classes = comparison["average_over"]
+    over = ", ".join(classes) if classes else f"all {len(comparison['classes'])} classes"
+    head = columns(comparison)
     lines = [
         "# Comparison",
         "",
-        *(_plain_text(sentence) for sentence in found["verdict"]),
+        *(_plain_text(sentence) for sentence in comparison["verdict"]),
         "",
         "| " + " | ".join(title for title, _ in head) + " |",
         "| --- |" + " ---: |" * (len(head) - 1),
         *(
             "| " + " | ".join(_plain_text(cell(row)) for _, cell in head) + " |"
-            for row in found["candidates"]
+            for row in comparison["candidates"]
         ),
         "",
         f"In %. Masks are scored on {_plain_text(split['name'])} ({split['images']} images); networks are "
@@ -121,24 +125,24 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def terminal(found: Mapping[str, Any]) -> str:
+def terminal(comparison: Mapping[str, Any]) -> str:
     """The comparison for a terminal; what does not print is escaped."""
-    head = columns(found)
-    rows = [[console.escape(cell(row)) for _, cell in head] for row in found["candidates"]]
-    split = console.escape(found["splits"]["report"]["name"])
+    head = columns(comparison)
+    rows = [[console.escape(cell(row)) for _, cell in head] for row in comparison["candidates"]]
+    split = console.escape(comparison["splits"]["report"]["name"])
     lines = [
-        f"On {split}, {found['splits']['report']['images']} images, in %:",
+        f"On {split}, {comparison['splits']['report']['images']} images, in %:",
         "",
         table([title for title, _ in head], rows),
         "",
-        *(console.escape(sentence) for sentence in found["verdict"]),
+        *(console.escape(sentence) for sentence in comparison["verdict"]),
     ]
-    if "run" in found:
-        lines += ["", f"Report: {console.escape(found['run'])}/report.html"]
+    if "run" in comparison:
+        lines += ["", f"Report: {console.escape(comparison['run'])}/report.html"]
     return "\n".join(lines)
 
 
-def columns(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def columns(comparison: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Titles of the table with what makes a row's cell; columns that nobody fills are left out."""
 
     def figure(key: str) -> Any:
@@ -163,7 +167,8 @@ def columns(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
         (title, cell)
         for title, cell in head
-        if title in ("training masks", "network mIoU") or any(cell(row) != "-" for row in found["candidates"])
+        if title in ("training masks", "network mIoU")
+        or any(cell(row) != "-" for row in comparison["candidates"])
     ]
 
 
@@ -200,11 +205,11 @@ def _row(plan: Plan, outcome: Outcome, truth: float | None) -> dict[str, Any]:
     }
 
 
-def _figures(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if found is None:
+def _figures(evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if evaluation is None:
         return None
-    kept = {key: found.get(key) for key in FIGURES}
-    return {**kept, "reference": _unplaced(found["reference"]) if found.get("reference") else None}
+    kept = {key: evaluation.get(key) for key in FIGURES}
+    return {**kept, "reference": _unplaced(evaluation["reference"]) if evaluation.get("reference") else None}
 
 
 def _of_reference(rows: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:

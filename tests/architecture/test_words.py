@@ -41,7 +41,23 @@ PROSE = re.compile(r"\b(brick|room|resolver|finisher|twin|belief|verb|photograph
 PROSE_ALLOWED = {  # file: why the word is right there
     "tests/architecture/test_words.py": "lists the words",
 }
-NOT_YET: tuple[str, ...] = ("pseudolabel/", "segtrain/", "scripts/", "tests/")  # shrinks to nothing
+NOT_YET: tuple[str, ...] = (  # shrinks to nothing
+    "pseudolabel/aggregators/",
+    "pseudolabel/classifier/",
+    "pseudolabel/commands/",
+    "pseudolabel/explain/",
+    "pseudolabel/exporters/",
+    "pseudolabel/pipeline/",
+    "pseudolabel/recipes/",
+    "pseudolabel/runs/",
+    "pseudolabel/scoring/",
+    "segtrain/checkpoint.py",
+    "segtrain/commands/",
+    "segtrain/loop.py",
+    "segtrain/runtime.py",
+    "scripts/",
+    "tests/",
+)
 
 
 def fault_of(identifier: str) -> str | None:
