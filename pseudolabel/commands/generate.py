@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ from pseudolabel.pipeline.explaining import Prepared, check_limit, explained, pr
 from pseudolabel.pipeline.postprocessing import PostprocessingPlan, postprocess_image
 from pseudolabel.pipeline.reading import Complete
 from pseudolabel.recipes.loading import plain_data
+from pseudolabel.recipes.overrides import Overrides
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.recipes.yaml import dump_recipe
 from pseudolabel.runs import disk, layout, writing
@@ -30,7 +31,7 @@ def generate(
     recipe: Path | str | Mapping[str, Any] | GenerateRecipe,
     out: Path | str,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     device: str = "auto",
     workers: int = 2,
     limit: int | None = None,

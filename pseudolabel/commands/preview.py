@@ -14,6 +14,7 @@ from pseudolabel.errors import DataError, MachineError, UsageError
 from pseudolabel.pipeline.driver import NotDone
 from pseudolabel.pipeline.explaining import Prepared, explained, prepare, read_recipe
 from pseudolabel.pipeline.postprocessing import ImageMaps, ImageResult, PostprocessingPlan, postprocess_image
+from pseudolabel.recipes.overrides import Overrides
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.recipes.steps import Step
 from pseudolabel.records import ImageRecord
@@ -49,7 +50,7 @@ def preview(
     *,
     count: int = 8,
     ids: Sequence[str] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     device: str = "auto",
     quiet: bool = False,
 ) -> dict[str, Any]:

@@ -8,7 +8,7 @@ value, exceeds the threshold. Recorded once, so that every method is scored agai
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from pseudolabel.errors import DataError
 from pseudolabel.pipeline.driver import NotDone
 from pseudolabel.pipeline.explaining import Prepared, check_limit, explained, prepare, read_recipe
 from pseudolabel.pipeline.postprocessing import ImageMaps
+from pseudolabel.recipes.overrides import Overrides
 from pseudolabel.recipes.schema import Branch, GenerateRecipe, Labels
 from pseudolabel.recipes.steps import MethodStep
 from pseudolabel.runs import disk
@@ -35,7 +36,7 @@ def reference(
     recipe: Path | str | Mapping[str, Any] | GenerateRecipe,
     out: Path | str,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     device: str = "auto",
     workers: int = 2,
     limit: int | None = None,

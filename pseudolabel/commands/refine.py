@@ -22,6 +22,7 @@ from pseudolabel.pipeline.explaining import FILLS, check_limit
 from pseudolabel.pipeline.postprocessing import ImageMaps, ImageResult, PostprocessingPlan, postprocess_image
 from pseudolabel.pipeline.reading import Complete
 from pseudolabel.recipes.loading import plain_data
+from pseudolabel.recipes.overrides import Overrides, as_texts
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.recipes.yaml import dump_recipe
 from pseudolabel.records import Dataset
@@ -50,7 +51,7 @@ def refine(
     run: Path | str,
     out: Path | str,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     workers: int = 2,
     limit: int | None = None,
     overwrite: bool = False,
@@ -113,14 +114,14 @@ def refine(
         return {**driver.summary(**facts), "run": str(folder.path)}
 
 
-def _recipe(source: Run, overrides: Sequence[str]) -> GenerateRecipe:
+def _recipe(source: Run, overrides: Overrides) -> GenerateRecipe:
     """The run's recipe with the overrides.
 
     Raises:
         UsageError: an override touches what the stored maps were made with.
     """
     before = plain_data(source.recipe)
-    recipe = source.recipe_with(("output.maps=false", *overrides))
+    recipe = source.recipe_with(("output.maps=false", *as_texts(overrides)))
     after = plain_data(recipe)
     for plain in (before, after):
         for key in FREE:

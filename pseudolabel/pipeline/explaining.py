@@ -18,6 +18,7 @@ from pseudolabel.pipeline.driver import AlreadyDone, Event, NotDone
 from pseudolabel.pipeline.postprocessing import ImageMaps
 from pseudolabel.pipeline.reading import InputImage, plan, read_batch
 from pseudolabel.recipes.loading import load_recipe
+from pseudolabel.recipes.overrides import Overrides
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.records import IGNORE, MOST_NAMES, Dataset, ImageRecord
 
@@ -72,7 +73,7 @@ def check_limit(limit: int | None) -> None:
 
 
 def read_recipe(
-    recipe: Path | str | Mapping[str, Any] | GenerateRecipe, overrides: Sequence[str] = ()
+    recipe: Path | str | Mapping[str, Any] | GenerateRecipe, overrides: Overrides = ()
 ) -> tuple[GenerateRecipe, Dataset]:
     """A recipe of `pl generate` and what its reader gives.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pseudolabel import registry
 from pseudolabel.errors import UsageError
 from pseudolabel.recipes.faults import RecipeFault, explain_all
-from pseudolabel.recipes.overrides import override
+from pseudolabel.recipes.overrides import Overrides, as_texts, override
 from pseudolabel.recipes.section import Key, Section
 from pseudolabel.recipes.steps import REFUSED, Step
 from pseudolabel.recipes.yaml import Source, read
@@ -26,15 +26,13 @@ from pseudolabel.recipes.yaml import Source, read
 M = TypeVar("M", bound=Section)
 
 
-def load_recipe(
-    source: Path | str | Mapping[str, Any] | M, model: type[M], overrides: Sequence[str] = ()
-) -> M:
+def load_recipe(source: Path | str | Mapping[str, Any] | M, model: type[M], overrides: Overrides = ()) -> M:
     """Read a recipe.
 
     Args:
         source: a YAML file, plain data, or a recipe already read.
         model: the schema.
-        overrides: `maps.0.aggregate.0.count=50` and the like, applied in order.
+        overrides: `maps.0.aggregate.0.count=50` and the like, or `{"maps.0.aggregate.0.count": 50}`.
 
     Returns:
         The recipe with every default filled in; `load_recipe(dump_recipe(r)) == r`.
@@ -48,7 +46,7 @@ def load_recipe(
         data, origin = json.loads(json.dumps(source)), Source("recipe", {})
     else:
         data, origin = read(Path(source))
-    for text in overrides:
+    for text in as_texts(overrides):
         override(data, origin, text)
     faults: list[RecipeFault] = []
     filled = _fill_steps(data, model, (), faults)

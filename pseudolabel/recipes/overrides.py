@@ -1,12 +1,32 @@
-"""`--set a.b.0.c=value`: one key of the plain data replaced; the value is read as YAML."""
+"""`--set a.b.0.c=value`: one key of the plain data replaced; the value is read as YAML.
+
+In Python overrides may also be a mapping, `{"a.b.0.c": value}`.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pseudolabel.errors import UsageError
 from pseudolabel.recipes.yaml import Source, check_nodes
+
+Overrides = Sequence[str] | Mapping[str, Any]
+
+
+def as_texts(overrides: Overrides) -> tuple[str, ...]:
+    """Overrides as `key=value` texts, in order.
+
+    Args:
+        overrides: such texts, or values by key; a value is anything that JSON can hold, or a path.
+    """
+    if not isinstance(overrides, Mapping):
+        return tuple(overrides)
+    return tuple(
+        f"{key}={json.dumps(value, default=str, ensure_ascii=False)}" for key, value in overrides.items()
+    )
 
 
 def override(data: Any, origin: Source, text: str) -> None:

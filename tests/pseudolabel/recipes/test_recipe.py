@@ -246,3 +246,13 @@ def test_a_step_is_resolved_once_and_a_copy_anew() -> None:
         step.model_copy(update={"size": 4})
     with pytest.raises(UsageError, match="'smoth' is not known; did you mean 'smooth'"):
         RefinerStep(name="smoth")
+
+
+def test_overrides_may_be_a_mapping() -> None:
+    given = {"schedule.epochs": 7, "data.root": Path("a b/ü: x"), "augmentation.resize": [100, 200]}
+    recipe = load_recipe(GOOD, schema.TrainRecipe, given)
+    assert recipe.schedule.epochs == 7
+    assert recipe.data.parameters()["root"] == "a b/ü: x"
+    assert recipe.augmentation.resize == (100, 200)
+    texts = ["schedule.epochs=7", 'data.root="a b/ü: x"', "augmentation.resize=[100, 200]"]
+    assert recipe == load_recipe(GOOD, schema.TrainRecipe, texts)

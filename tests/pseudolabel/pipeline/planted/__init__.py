@@ -1,0 +1,1 @@
+"""Components that need more than scores, image and parameters, for tests."""
