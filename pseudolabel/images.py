@@ -144,6 +144,23 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     disk.write_bytes(path, buffer.getbuffer())
 
 
+def rgb_of(image: Image) -> NDArray[np.uint8]:
+    """An image that Pillow holds, as `read_image` gives a file's.
+
+    Returns:
+        (H, W, 3) uint8 RGB, writable and contiguous, turned as EXIF says.
+
+    Raises:
+        DataError: its file is damaged, or it has values nobody can show.
+    """
+    name = Path(getattr(image, "filename", "") or "image")
+    try:
+        image.load()
+    except OSError as error:
+        raise DataError(f"{name}: is damaged ({_told(error)}); copy or export it again") from error
+    return np.ascontiguousarray(_turned(_rgb(name, image), _orientation(image)))
+
+
 def _orientation(image: Image) -> int:
     """EXIF orientation 1..8; 1 where it is absent or senseless, and of a TIFF: Pillow turns it on loading."""
     orientation = image.getexif().get(ORIENTATION, 1)

@@ -90,7 +90,7 @@ def drawn(key: Key, size: tuple[int, int], params: RandomCrop) -> dict[str, Any]
     return {"windows": [(w.top, w.left, w.height, w.width) for w in draw(key, size, params)]}
 
 
-@component(RandomCrop, gives=RAW, small={"count": 3, "size": 20, "chunk": 2}, drawn=drawn)
+@component(RandomCrop, gives=RAW, small={"count": 3, "size": 20, "chunk": 2}, drawn=drawn, side="size")
 def random_crop(inner: BoundMethod, params: RandomCrop) -> BoundMethod:
     """A method whose attribution is that of random crops of the image.
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from pseudolabel.errors import DataError
+from pseudolabel.explain.grids import fits
 
 SIZES = ((96, 160), (130, 224))  # pixels; the second is no multiple of any usual stride
 COARSEST = 64  # pixels a cell
@@ -55,7 +55,7 @@ class Layout:
         if values.dim() == 4 and self.kind == "rows":
             return values
         if values.dim() == 4:
-            first, last = (_fits((values.shape[a], values.shape[a + 1]), size) for a in (1, 2))
+            first, last = (fits((values.shape[a], values.shape[a + 1]), size) for a in (1, 2))
             if first != last:
                 return values.permute(0, 3, 1, 2) if first else values
         if values.dim() == 3 and self.cells is not None:
@@ -160,20 +160,6 @@ def _every(stride: int) -> Callable[[Size], Size]:
         return -(-size[0] // stride), -(-size[1] // stride)
 
     return cells
-
-
-def _fits(cells: Size, size: Size) -> bool:
-    """Whether these may be the cells of one stride over an image, its last cell whole or not."""
-    if not 0 < cells[0] <= size[0] or not 0 < cells[1] <= size[1]:
-        return False
-    ways = product((0, 1), repeat=2)
-    return any(
-        (size[0] + a * (stride - 1)) // stride == cells[0]
-        and (size[1] + b * (stride - 1)) // stride == cells[1]
-        for a, b in ways
-        for stride in range(size[0] // (cells[0] + 1), size[0] // max(cells[0] - 1, 1) + 1)
-        if stride > 0
-    )
 
 
 def _first_line(error: Exception) -> str:

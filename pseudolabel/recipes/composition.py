@@ -107,7 +107,7 @@ def misfits(
         steps: list[tuple[Key, Step]] = [
             (("maps", index, "refine", place), step) for place, step in enumerate(one.refine)
         ]
-        given, giver = yield from _chain(steps, given, giver)
+        given, giver = yield from chain(steps, given, giver)
         if len(lines) > 1 and given != UNIT:
             yield (
                 ("maps", index, "refine"),
@@ -121,10 +121,10 @@ def misfits(
         (("background",), background),
         *((("postprocess", place), step) for place, step in enumerate(postprocess)),
     ]
-    yield from _chain(steps, given, giver)
+    yield from chain(steps, given, giver)
 
 
-def _chain(
+def chain(
     steps: Sequence[tuple[Key, Step]], given: str, giver: str
 ) -> Generator[tuple[Key, str], None, tuple[str, str]]:
     """Misfits of components one after the other; returns what the last one gives and its name."""

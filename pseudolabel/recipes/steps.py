@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from pseudolabel import registry
+from pseudolabel.errors import UsageError
 
 REFUSED = "refused"  # validation context: some step has a fault, the rest is looked at for more of them
+
+# a component as a caller in Python names it: name, (name, {parameters}) or {"name": ..., parameters}
+StepLike = str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]
 
 
 class Step(BaseModel):
@@ -107,3 +111,35 @@ class PostprocessorStep(Step):
 
     kind = "postprocessors"
     name: str
+
+
+def step_data(key: str, step: StepLike) -> dict[str, Any]:
+    """A step of a call in Python as a recipe holds it.
+
+    Args:
+        key: the argument, for messages.
+        step: name, (name, {parameters}) or {"name": ..., parameters}.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if isinstance(step, str):
+        return {"name": step}
+    if isinstance(step, Mapping):
+        return dict(step)
+    if isinstance(step, (tuple, list)) and len(step) == 2:
+        name, parameters = step
+        if isinstance(name, str) and isinstance(parameters, Mapping):
+            return {"name": name, **parameters}
+    raise UsageError(f'{key}: {step!r} is no step; write "name", ("name", {{parameters}}) or {{"name": ...}}')
+
+
+def steps_data(key: str, steps: Sequence[StepLike]) -> list[dict[str, Any]]:
+    """A list of steps of a call in Python as a recipe holds it.
+
+    Raises:
+        UsageError: it is no list, or one of them is no step.
+    """
+    if isinstance(steps, (str, Mapping)) or not isinstance(steps, Sequence):
+        raise UsageError(f"{key}: {steps!r} is no list of steps; write [{steps!r}]")
+    return [step_data(f"{key}.{place}", step) for place, step in enumerate(steps)]
