@@ -157,8 +157,8 @@ def rgb_of(image: Image) -> NDArray[np.uint8]:
     try:
         image.load()
     except OSError as error:
-        raise DataError(f"{name}: is damaged ({_told(error)}); copy or export it again") from error
-    return np.ascontiguousarray(_turned(_rgb(name, image), _orientation(image)))
+        raise DataError(f"{name}: is damaged ({_text_of(error)}); copy or export it again") from error
+    return np.ascontiguousarray(_turned(_to_rgb(name, image), _orientation(image)))
 
 
 def _orientation(image: Image) -> int:

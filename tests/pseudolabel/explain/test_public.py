@@ -382,3 +382,10 @@ def test_a_device_that_is_not_there_is_told_in_one_line(model: nn.Sequential, im
         with pytest.raises(MachineError, match=f"device: '{device}' cannot be used") as refused:
             pl.explain(model, image, [0], device=device)
         assert "\n" not in str(refused.value)
+
+
+def test_a_damaged_file_behind_a_pillow_image_is_told(model: nn.Sequential, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-30])
+    with Image.open(tmp_path / "cut.png") as image, pytest.raises(DataError, match=r"cut\.png: is damaged"):
+        pl.explain(model, image, [0])
