@@ -39,6 +39,7 @@ KINDS = {
     "postprocessors": "pseudolabel.postprocessors",
     "exporters": "pseudolabel.exporters",
     "importers": "pseudolabel.importers",
+    "losses": "segtrain.losses",  # found by name; nothing of segtrain is imported here
 }
 
 

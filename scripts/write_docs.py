@@ -110,6 +110,8 @@ def _type(annotation: Any) -> str:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, Step):
+        return f"{{{value.key}: {value.component_name}}}"
     if isinstance(value, BaseModel):
         return "{}"
     if value is None or isinstance(value, bool):

@@ -20,7 +20,7 @@ from pseudolabel.records import IGNORE
 from pseudolabel.training.order import batches, epoch_order
 from pseudolabel.training.schedule import poly
 from segtrain.dataset import TrainingPairs
-from segtrain.losses import PixelLoss
+from segtrain.loss import Loss
 from segtrain.networks import SegmentationNetwork
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Learner:
     network: SegmentationNetwork
     module: Any  # the network as Fabric wrapped it
     optimizer: Any
-    loss: PixelLoss
+    loss: Loss
     plan: Plan
 
     def step(

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pseudolabel.recipes.schema import Precision, check_validation
 from pseudolabel.recipes.section import Key, Section
-from pseudolabel.recipes.steps import ReaderStep
+from pseudolabel.recipes.steps import ReaderStep, Step
 from pseudolabel.registry import parameter
 
 
@@ -30,15 +30,11 @@ class Network(Section):
     )
 
 
-class Loss(Section):
+class LossStep(Step):
     """What is minimised; pixels of 255 never count."""
 
-    name: Literal["cross_entropy", "balanced_cross_entropy"] = parameter(
-        "cross_entropy", help="balanced: background and classes weigh the same, as RIB and AdvCAM train"
-    )
-    label_smoothing: float = parameter(
-        0.0, ge=0, lt=1, unit="share 0..1", help="share of the target spread over all classes"
-    )
+    kind = "losses"
+    name: str
 
 
 class Optimizer(Section):
@@ -57,7 +53,11 @@ class Schedule(Section):
 
     epochs: int = parameter(ge=1, help="passes over the list; a larger number extends a finished run")
     batch: int = parameter(8, ge=1, unit="images", help="images of one step, over all ranks")
-    accumulate: int = parameter(1, ge=1, help="forwards that a batch is split into")
+    accumulate: int = parameter(
+        1,
+        ge=1,
+        help="forwards that a batch is split into; a loss that does not add up over pixels is their mean",
+    )
     power: float = parameter(0.9, ge=0, help="exponent of the decay")
     validate_every: int = parameter(1, ge=1, unit="epochs", help="how often; the last epoch always is")
 
@@ -88,7 +88,10 @@ class SegRecipe(Section):
         None, help="keys that replace those of `data` for the validation images, {split: val}"
     )
     network: Network
-    loss: Loss = Field(default_factory=lambda: Loss())
+    loss: LossStep = Field(
+        default_factory=lambda: LossStep(name="cross_entropy"),
+        description="what is minimised; pixels of 255 never count",
+    )
     optimizer: Optimizer = Field(default_factory=lambda: Optimizer())
     schedule: Schedule
     augmentation: Augmentation = Field(default_factory=lambda: Augmentation())

@@ -116,7 +116,9 @@ def variants(component: Component, base: Mapping[str, Any] | None = None) -> Ite
         if isinstance(value, bool):
             yield component.params.model_validate({**start, key: not value})
         elif isinstance(value, (int, float)):
-            moved = (value // 2, value // 2 + 1, 2 * value + 1) if isinstance(value, int) else (value / 2,)
+            moved = (
+                (value // 2, value // 2 + 1, 2 * value + 1) if isinstance(value, int) else (value / 2 or 0.5,)
+            )
             for candidate in moved:
                 try:
                     variant = component.params.model_validate({**start, key: candidate})

@@ -182,7 +182,7 @@ class _Training:
             if not self.quiet:
                 console.say(f"{self.folder.name}: has its {position.epoch} epochs; nothing to do")
             return self._result(position, steps, start)
-        self._say_start(position, taken)
+        self._say_start(learner, position, taken)
         devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         with (
             torch.random.fork_rng(devices=devices),
@@ -211,7 +211,7 @@ class _Training:
 
         from pseudolabel.draws import seed_of
         from segtrain.loop import Learner, Plan
-        from segtrain.losses import PixelLoss
+        from segtrain.loss import Loss
         from segtrain.networks import Architecture, SegmentationNetwork
 
         recipe, net, schedule = self.recipe, self.recipe.network, self.recipe.schedule
@@ -245,7 +245,7 @@ class _Training:
             clip=recipe.optimizer.clip,
             skip=recipe.on_nan == "skip",
         )
-        loss = PixelLoss(recipe.loss.name, recipe.loss.label_smoothing)
+        loss = Loss(recipe.loss.component, recipe.loss.params)
         return Learner(self.fabric, network, module, wrapped, loss, plan), taken
 
     def _augment(self, learner: Learner) -> Any:
@@ -306,13 +306,19 @@ class _Training:
         disk.write_text(self.folder / "MODEL_CARD.md", card)
         disk.write_bytes(self.folder / "curves.png", draw(position.history))
 
-    def _say_start(self, position: Position, taken: weights.Taken) -> None:
+    def _say_start(self, learner: Learner, position: Position, taken: weights.Taken) -> None:
         if self.quiet:
             return
         if position.epoch or position.step:
             console.say(f"going on in epoch {position.epoch + 1} after step {position.step}")
         else:
             console.say(str(taken))
+        forwards = learner.plan.accumulate * self.fabric.world_size
+        if forwards > 1 and not learner.loss.additive:
+            console.say(
+                f"loss: {learner.loss.component.name} does not add up over pixels; the {forwards} forwards "
+                "of a batch are averaged, weighted by their labelled pixels"
+            )
         note = f", {len(self.seen.ignored)} masks ignored whole" if self.seen.ignored else ""
         console.say(f"{len(self.pairs.pairs)} images on {self.fabric.device}, {self.recipe.precision}{note}")
 

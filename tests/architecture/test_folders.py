@@ -28,7 +28,7 @@ ALLOWED = {
     "segtrain": {
         "__init__.py", "_torchvision.py", "card.py", "checkpoint.py", "cli.py", "commands", "comparison",
         "contracts", "curves.py", "dataset.py", "export", "inspection.py", "learning.py", "loop.py",
-        "loss.py", "losses", "losses.py", "networks.py", "pairs.py", "py.typed", "reading.py",
+        "loss.py", "losses", "networks.py", "pairs.py", "py.typed", "reading.py",
         "recipe.py", "runtime.py", "scoring.py", "text.py",
     },
     "pseudolabel/commands": {

@@ -189,7 +189,7 @@ class Poison:
         self.states: list[dict[str, torch.Tensor]] = []
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        genuine_step, genuine_value = Learner.step, loop.PixelLoss.value
+        genuine_step, genuine_value = Learner.step, loop.Loss.value
 
         def step(learner: Learner, *args: Any, **options: Any) -> Any:
             self.number = options["number"]
@@ -209,7 +209,7 @@ class Poison:
             return found * math.nan if bad and self.where == "loss" else found
 
         monkeypatch.setattr(Learner, "step", step)
-        monkeypatch.setattr(loop.PixelLoss, "value", value)
+        monkeypatch.setattr(loop.Loss, "value", value)
 
 
 def snapshot(learner: Learner) -> dict[str, torch.Tensor]:

@@ -1,0 +1,1 @@
+"""Contract suites of segtrain's components; run them on your own components."""
