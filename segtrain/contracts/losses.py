@@ -143,11 +143,11 @@ def test_an_additive_loss_does_not_depend_on_how_a_batch_is_split(
     columns = [torch.tensor([0, 4, 5]), torch.tensor([3, 1, 2])]
     everything = torch.arange(logits.shape[-1])
     for params in variants(loss):
-        whole = value_and_gradient(loss, params, logits, labels, [(torch.arange(4), everything)])
+        undivided = value_and_gradient(loss, params, logits, labels, [(torch.arange(4), everything)])
         for parts in ([everything], columns):
             forwards = [(torch.tensor(images), part) for images in split for part in parts]
             torch.testing.assert_close(
-                value_and_gradient(loss, params, logits, labels, forwards), whole, rtol=1e-5, atol=1e-7
+                value_and_gradient(loss, params, logits, labels, forwards), undivided, rtol=1e-5, atol=1e-7
             )
 
 
@@ -172,10 +172,10 @@ def test_a_loss_that_does_not_add_up_is_averaged_by_labelled_pixels(
 def test_additive_is_declared_truthfully(loss: Component) -> None:
     logits, labels = batch()
     everything = torch.arange(logits.shape[-1])
-    whole, _ = value_and_gradient(loss, loss.params(), logits, labels, [(torch.arange(4), everything)])
+    undivided, _ = value_and_gradient(loss, loss.params(), logits, labels, [(torch.arange(4), everything)])
     halves = [(torch.tensor(images), everything) for images in ([0, 1], [2, 3])]
     parts, _ = value_and_gradient(loss, loss.params(), logits, labels, halves)
-    assert loss.traits["additive"] == torch.allclose(parts, whole, rtol=1e-5)
+    assert loss.traits["additive"] == torch.allclose(parts, undivided, rtol=1e-5)
 
 
 def test_no_labelled_pixel_gives_zero_with_a_graph(loss: Component) -> None:
