@@ -1,7 +1,7 @@
 """How close map methods run to what the hardware allows, and beside captum, torch-cam and pytorch-grad-cam.
 
-    python scripts/bench_maps.py [--models resnet50 tf_efficientnet_lite0 vit_tiny_patch16_224]
-        [--rounds 7] [--device auto] [--generate FOLDER_OF_PICTURES] [-o docs/results/map_speed.json]
+    python -m scripts.bench_maps [--models resnet50 tf_efficientnet_lite0 vit_tiny_patch16_224]
+        [--rounds 7] [--device auto] [--generate VOC2012/JPEGImages] [-o docs/results/map_speed.json]
 
 A model that the file already has is replaced, the others stay.
 
@@ -25,27 +25,28 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pseudolabel._torchvision
-
-# isort: split
 import torch
 from torch import Tensor, nn
 
 import pseudolabel
-from pseudolabel import images, registry
+from pseudolabel import images
 from pseudolabel.classifier.checkpoint import save_classifier
 from pseudolabel.classifier.network import Classifier
-from pseudolabel.explain.method import BoundMethod, build
 from pseudolabel.explain.model import Explained
 from pseudolabel.records import LabelSpace, Targets
 from pseudolabel.runs import disk
 from pseudolabel.training.device import pick
+from scripts.experiments.results import command
+from scripts.experiments.voc_maps import bound
 
 CLASSES = 20
+ASKED = (1, 6, 10)  # classes that maps are asked of
 BATCH = 16  # items of one forward, as recipes have it
+LIBRARIES = ("captum.attr", "torchcam.methods", "pytorch_grad_cam", "pytorch_grad_cam.utils.model_targets")
 Run = Callable[[], Any]
 
 
@@ -74,9 +75,8 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, help="a .json; a table of the same name goes beside it")
     given = parser.parse_args()
     device = pick(given.device)
-    command = "python " + " ".join(["scripts/bench_maps.py", *sys.argv[1:]])
     before = disk.read_json(given.out)["models"] if given.out and given.out.is_file() else {}
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -89,22 +89,26 @@ def main() -> None:
         with ExitStack() as stack:
             rows = rows_of(network, given.size, given.crops, device, stack)
             interleave(rows, given.rounds, device)
-        entry: dict[str, Any] = {"command": command, "rounds": given.rounds, "rows": table(rows)}
+        entry: dict[str, Any] = {
+            "command": command("bench_maps", sys.argv[1:]),
+            "rounds": given.rounds,
+            "rows": table(rows),
+        }
         show(name, entry["rows"])
         if given.generate:
             entry["pl generate, CAM"] = generate_share(network, given.generate, device)
             print(f"{name}: pl generate {entry['pl generate, CAM']}")
-        found["models"][name] = entry
+        result["models"][name] = entry
         if given.out:
-            disk.write_json(given.out, found)
-            disk.write_text(given.out.with_suffix(".md"), markdown(found))
+            disk.write_json(given.out, result)
+            disk.write_text(given.out.with_suffix(".md"), markdown(result))
 
 
 def rows_of(network: Classifier, size: int, crops: int, device: torch.device, stack: ExitStack) -> list[Row]:
     """Limits, our methods and those of the libraries that are installed, for one network."""
     source = torch.Generator().manual_seed(1)
     images = torch.randn(4, 3, size, size, generator=source).to(device)
-    few, one = Targets.of([(2, 7, 11)] * 4), Targets.of([(2, 7, 11)])
+    few, single = Targets.of([(2, 7, 11)] * 4), Targets.of([(2, 7, 11)])
     many = torch.randn(BATCH, 3, 224, 224, generator=source).to(device)
     plain = copy.deepcopy(network).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = Explained(network, device=device, batch=BATCH)
@@ -124,7 +128,7 @@ def rows_of(network: Classifier, size: int, crops: int, device: torch.device, st
 
     def samples() -> None:
         for start in range(0, 16, BATCH):
-            passes(images[:1].expand(min(BATCH, 16 - start), -1, -1, -1), (1, 6, 10))
+            passes(images[:1].expand(min(BATCH, 16 - start), -1, -1, -1), ASKED)
 
     def crop_passes() -> None:
         for start in range(0, crops, BATCH):
@@ -141,12 +145,12 @@ def rows_of(network: Classifier, size: int, crops: int, device: torch.device, st
         Row("bare forward, channels_last", forward),
         Row("CAM, 3 classes", ours("cam", few), "bare forward, channels_last", 1.05),
         Row("Grad-CAM, 3 classes", ours("grad_cam", few), "bare forward, channels_last", 1.10),
-        Row("1 forward + 3 backwards, folded", lambda: passes(images, (1, 6, 10))),
+        Row("1 forward + 3 backwards, folded", lambda: passes(images, ASKED)),
         Row("saliency, 3 classes", ours("saliency", few), "1 forward + 3 backwards, folded", 1.10),
         Row("16 x (1 forward + 3 backwards), folded", samples),
         Row(
             "SmoothGrad, 16 samples, 3 classes",
-            ours("saliency", one, ("smoothgrad", {"count": 16}), count=1),
+            ours("saliency", single, ("smoothgrad", {"count": 16}), count=1),
             "16 x (1 forward + 3 backwards), folded",
             1.10,
         ),
@@ -158,54 +162,47 @@ def rows_of(network: Classifier, size: int, crops: int, device: torch.device, st
             1.05,
         ),
     ]
-    return rows + _libraries(network, plain, images, stack)
+    return rows + _libraries(network, images, stack)
 
 
-def bound(method: str, *around: tuple[str, dict[str, Any]]) -> BoundMethod:
-    """A method within aggregators, by name."""
-    component = registry.get("methods", method)
-    steps = [(registry.get("aggregators", name), options) for name, options in around]
-    return build(
-        (component, component.params()), [(step, step.params.model_validate(o)) for step, o in steps]
-    )
-
-
-def _libraries(network: Classifier, plain: nn.Module, images: Tensor, stack: ExitStack) -> list[Row]:
+def _libraries(network: Classifier, images: Tensor, stack: ExitStack) -> list[Row]:
     """The same questions asked of the libraries; none where they are not installed."""
     try:
-        captum, torchcam, gradcam = (
-            importlib.import_module(name) for name in ("captum.attr", "torchcam.methods", "pytorch_grad_cam")
-        )
-        targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
+        captum, *_ = (importlib.import_module(name) for name in LIBRARIES)
     except ImportError as error:
         print(f"without the libraries ({error}); install the extra `referee`", file=sys.stderr)
         return []
-    classes = (1, 6, 10)
-    vit = network.name.startswith("vit")
-    rows: list[Row] = []
-    device = images.device
+    own = copy.deepcopy(network).to(images.device)
 
     def saliency() -> None:
         explainer = captum.Saliency(own)
-        for label in classes:
+        for label in ASKED:
             explainer.attribute(images.clone().requires_grad_(), target=label, abs=True)
 
     def noise() -> None:
         explainer = captum.NoiseTunnel(captum.Saliency(own))
-        for label in classes:
+        for label in ASKED:
             explainer.attribute(images[:1].clone().requires_grad_(), nt_samples=16, target=label)
 
-    own = copy.deepcopy(network).to(device)
-    rows.append(Row("captum Saliency, 3 classes", saliency, "1 forward + 3 backwards, folded"))
     noisy = "16 x (1 forward + 3 backwards), folded"
-    rows.append(Row("captum NoiseTunnel, 16 samples, 3 classes", noise, noisy))
-    if vit:
-        return rows
+    rows = [
+        Row("captum Saliency, 3 classes", saliency, "1 forward + 3 backwards, folded"),
+        Row("captum NoiseTunnel, 16 samples, 3 classes", noise, noisy),
+    ]
+    return rows if network.name.startswith("vit") else rows + _layer_libraries(network, images, stack)
+
+
+def _layer_libraries(network: Classifier, images: Tensor, stack: ExitStack) -> list[Row]:
+    """The libraries' maps of a CNN's last layer."""
+    captum, torchcam, gradcam, targets = (importlib.import_module(name) for name in LIBRARIES)
+    device = images.device
+    own = copy.deepcopy(network).to(device)
     layer = dict(own.named_modules())[last_module(own)]
+    rows: list[Row] = []
 
     def layer_gradcam() -> None:
         explainer = captum.LayerGradCam(own, layer)
-        for label in classes:
+        for label in ASKED:
             explainer.attribute(images.clone().requires_grad_(), target=label)
 
     rows.append(Row("captum LayerGradCam, 3 classes", layer_gradcam, "bare forward, channels_last"))
@@ -218,8 +215,8 @@ def _libraries(network: Classifier, plain: nn.Module, images: Tensor, stack: Exi
         def ask(extractor: Any = extractor, apart: nn.Module = apart, grad: bool = name == "GradCAM") -> None:
             with torch.enable_grad() if grad else torch.no_grad():
                 scores = apart(images.contiguous(memory_format=torch.channels_last))
-                for place, label in enumerate(classes):
-                    more = {"retain_graph": place + 1 < len(classes)} if grad else {}
+                for place, label in enumerate(ASKED):
+                    more = {"retain_graph": place + 1 < len(ASKED)} if grad else {}
                     extractor([label] * len(images), scores, **more)
 
         rows.append(Row(f"torch-cam {name}, 3 classes", ask, "bare forward, channels_last"))
@@ -228,7 +225,7 @@ def _libraries(network: Classifier, plain: nn.Module, images: Tensor, stack: Exi
     stack.callback(explainer.activations_and_grads.release)
 
     def grad_cam() -> None:
-        for label in classes:
+        for label in ASKED:
             wanted = [targets.ClassifierOutputTarget(label) for _ in images]
             explainer(input_tensor=images, targets=wanted)
 
@@ -236,25 +233,25 @@ def _libraries(network: Classifier, plain: nn.Module, images: Tensor, stack: Exi
     return rows
 
 
-def last_module(network: nn.Module) -> str:
+def last_module(network: Classifier) -> str:
     """Name of the last module whose output is the feature grid."""
-    shape, names = [], []
+    shapes: list[tuple[str, tuple[int, ...]]] = []
+
+    def record(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            shapes.append((name, tuple(output.shape)))
+
     hooks = [
-        module.register_forward_hook(
-            lambda _m, _i, out, name=name: (
-                names.append((name, tuple(out.shape))) if isinstance(out, Tensor) else None
-            )
-        )
+        module.register_forward_hook(partial(record, name))
         for name, module in network.named_modules()
         if name and not name.startswith("head")
     ]
     device = next(network.parameters()).device
     with torch.no_grad():
-        shape = tuple(network.features(torch.zeros(1, 3, 64, 64, device=device)).shape)  # type: ignore[operator]
+        grid = tuple(network.features(torch.zeros(1, 3, 64, 64, device=device)).shape)
     for hook in hooks:
         hook.remove()
-    inner = [name for name, found in names if found == shape and not name.endswith("backbone")]
-    return inner[-1]
+    return [name for name, shape in shapes if shape == grid and not name.endswith("backbone")][-1]
 
 
 def interleave(rows: list[Row], rounds: int, device: torch.device) -> None:
@@ -313,7 +310,7 @@ def generate_share(network: Classifier, folder: Path, device: torch.device) -> d
         for batch in batches
     ]
     names = "".join(f"{name}\n" for name in ("background", *(f"class{c}" for c in range(1, CLASSES + 1))))
-    bare, whole = [], []
+    bare, runs = [], []
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         (root / "images").mkdir()
@@ -344,12 +341,12 @@ def generate_share(network: Classifier, folder: Path, device: torch.device) -> d
             summary = pseudolabel.generate(recipe, root / f"run{number}", device=str(device), quiet=True)
             if number:
                 bare.append(middle - begun)
-                whole.append(summary["seconds"])
-    ratios = [b / w for b, w in zip(bare, whole, strict=True)]
+                runs.append(summary["seconds"])
+    ratios = [b / w for b, w in zip(bare, runs, strict=True)]
     return {
         "images": len(files),
         "bare images_per_second": round(len(files) / statistics.median(bare), 2),
-        "images_per_second": round(len(files) / statistics.median(whole), 2),
+        "images_per_second": round(len(files) / statistics.median(runs), 2),
         "share of the bare network": round(statistics.median(ratios), 3),
         "goal": 0.85,
     }
@@ -365,16 +362,16 @@ def show(name: str, entries: dict[str, Any]) -> None:
         print(f"  {row:48s} {entry['ms']:10.1f} ms {ratio}{goal}{faster}", flush=True)
 
 
-def markdown(found: dict[str, Any]) -> str:
+def markdown(result: dict[str, Any]) -> str:
     """The figures as a page."""
     lines = [
         "# Speed of map methods",
         "",
-        f"{found['device']}, {found['threads']} threads, torch {found['torch']}. Rows of a model ran "
+        f"{result['device']}, {result['threads']} threads, torch {result['torch']}. Rows of a model ran "
         "interleaved in one process; ratio = time / limit, median of the rounds' ratios (least, greatest).",
         "",
     ]
-    for model, entry in found["models"].items():
+    for model, entry in result["models"].items():
         lines += [f"## {model}", "", f"`{entry['command']}`", ""]
         lines += ["| | ms | ratio to the limit | goal | |", "| --- | --- | --- | --- | --- |"]
         for row, figures in entry["rows"].items():

@@ -1,6 +1,6 @@
 """Milliseconds of each refiner, background and postprocessor; speed and quality of superpixels; CRF runs.
 
-    python scripts/bench_refine.py [--root VOC --split val] [--images 20] [--rounds 5]
+    python -m scripts.bench_refine [--root VOC2012 --split val] [--images 20] [--rounds 5]
         [--crf [--classifier RUN]] [-o docs/results/refine_speed.json]
 
 Without --root it draws scenes. Components come from the registry, each with its defaults and with every other
@@ -26,15 +26,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import pseudolabel._torchvision
-
-# isort: split
 import numpy as np
 import torch
-from _experiment import command, machine, say
 from torch import Tensor
 
 from pseudolabel import images, masks, registry
@@ -46,8 +43,9 @@ from pseudolabel.records import Dataset, LabelScores, Scores
 from pseudolabel.registry import Component
 from pseudolabel.runs import disk
 from pseudolabel.superpixels import quality
-from pseudolabel.superpixels._labels import grid
 from pseudolabel.superpixels.engine import Superpixels, segments
+from pseudolabel.superpixels.labels import grid
+from scripts.experiments.results import command, machine, say
 
 CLASSES = 3
 UNIT = "smooth"  # the row that others are told as multiples of
@@ -85,18 +83,22 @@ def main() -> None:
             reader = {"reader": "voc", "root": given.root, "split": given.split}
         component = registry.get("readers", str(reader["reader"]))
         data: Dataset = component.run(component.params(**{k: v for k, v in reader.items() if k != "reader"}))
-        found: dict[str, Any] = {"command": command(), **machine(), "rounds": given.rounds}
-        found["data"] = {"name": Path(given.root).name if given.root else "scenes", "split": reader["split"]}
-        found["components"] = components(images.read_image(data.records[0].image), given.rounds)
-        found["superpixels"] = superpixels(data, given.images, given.segments)
+        result: dict[str, Any] = {
+            "command": command("bench_refine", sys.argv[1:]),
+            **machine(),
+            "rounds": given.rounds,
+        }
+        result["data"] = {"name": Path(given.root).name if given.root else "scenes", "split": reader["split"]}
+        result["components"] = components(images.read_image(data.records[0].image), given.rounds)
+        result["superpixels"] = superpixels(data, given.images, given.segments)
         if given.crf:
-            found["crf"] = crf(
+            result["crf"] = crf(
                 reader, data, given.crf_images, given.crf_rounds, given.classifier, Path(temporary)
             )
-    print(markdown(found))
+    print(markdown(result))
     if given.out:
-        disk.write_json(given.out, found)
-        disk.write_text(given.out.with_suffix(".md"), markdown(found))
+        disk.write_json(given.out, result)
+        disk.write_text(given.out.with_suffix(".md"), markdown(result))
 
 
 def components(input_image: Any, rounds: int) -> dict[str, Any]:
@@ -134,9 +136,9 @@ def settings(component: Component) -> Iterator[tuple[str, dict[str, Any]]]:
     """The defaults of a component, then each other named option in turn."""
     usual = component.params().as_dict()
     yield component.name, {}
-    for key, found in component.params.model_fields.items():
-        if get_origin(found.annotation) is Literal:
-            for option in get_args(found.annotation):
+    for key, field_info in component.params.model_fields.items():
+        if get_origin(field_info.annotation) is Literal:
+            for option in get_args(field_info.annotation):
                 if option != usual[key]:
                     yield f"{component.name} {key}={option}", {key: option}
 
@@ -152,7 +154,7 @@ def row_of(
         if component.kind == "postprocessors":
             assert isinstance(scores, Scores)
             scores = LabelScores.join(torch.full(shown.shape[:2], 0.3), scores)
-        row = Row(title, lambda scores=scores, shown=shown: component.run(scores, shown, params))
+        row = Row(title, partial(component.run, scores, shown, params))
         try:
             row.run()
         except MachineError:
@@ -171,7 +173,7 @@ def limits(image: Tensor) -> list[Row]:
         return []
     cv2.setNumThreads(torch.get_num_threads())
     maps = [row.numpy() for row in scene(CLASSES, *image.shape[:2])[0].values]
-    params = registry.get("refiners", "smooth").params(kernel="gaussian").as_dict()
+    params = registry.get("refiners", "smooth").params.model_validate({"kernel": "gaussian"}).as_dict()
     size, sigma = (params["size"],) * 2, params["sigma"]
     zero = cv2.BORDER_CONSTANT
     return [
@@ -243,12 +245,11 @@ def superpixels(data: Dataset, count: int, wanted: int) -> dict[str, Any]:
 def engines(wanted: int) -> dict[str, Callable[[Any], Any]]:
     """Each engine, and for scale a grid that looks at nothing."""
     names = get_args(Superpixels.model_fields["engine"].annotation)
-    made: dict[str, Callable[[Any], Any]] = {
-        name: lambda image, name=name: segments(image, Superpixels(engine=name, segments=wanted))
-        for name in names
+    makers: dict[str, Callable[[Any], Any]] = {
+        name: partial(segments, params=Superpixels(engine=name, segments=wanted)) for name in names
     }
-    made["grid"] = lambda image: grid(*image.shape[:2], wanted)
-    return made
+    makers["grid"] = lambda image: grid(image.shape[0], image.shape[1], wanted)
+    return makers
 
 
 def crf(
@@ -281,18 +282,20 @@ def crf(
         return command_seconds("refine", folder / "plain", folder / f"{name}-{part}", workers, *options)
 
     network_alone = masks("plain", 0, *plain)
-    found: dict[str, list[float]] = {name: [] for name in ("serial", "whole", "share", "one", "two", "times")}
+    seconds: dict[str, list[float]] = {
+        name: [] for name in ("serial", "whole", "share", "one", "two", "times")
+    }
     for number in range(rounds):
         say(f"CRF: round {number + 1} of {rounds}, {count} images")
         for name, workers in (("serial", 0), ("whole", cores)):
-            found[name].append(masks(f"{name}-{number}", workers))
-        found["share"].append(found["whole"][-1] / (found["serial"][-1] / cores))
+            seconds[name].append(masks(f"{name}-{number}", workers))
+        seconds["share"].append(seconds["whole"][-1] / (seconds["serial"][-1] / cores))
         for name, workers in (("one", 1), ("two", 2)):
             half, full = (refined(f"{name}-{number}", workers, part) for part in (count // 2, count))
-            found[name].append((full - half) / (count - count // 2))
-        found["times"].append(found["one"][-1] / found["two"][-1])
-    middle = {name: statistics.median(several) for name, several in found.items()}
-    rounded = {name: [round(one, 3) for one in several] for name, several in found.items()}
+            seconds[name].append((full - half) / (count - count // 2))
+        seconds["times"].append(seconds["one"][-1] / seconds["two"][-1])
+    middle = {name: statistics.median(several) for name, several in seconds.items()}
+    rounded = {name: [round(value, 3) for value in several] for name, several in seconds.items()}
     return {
         "images": count,
         "cores": cores,
@@ -318,11 +321,11 @@ def _judged(what: str, middle: float, several: list[float], reached: bool, goal:
     return {what: round(middle, 3), "rounds": several, "goal": goal, "reached": reached}
 
 
-def markdown(found: dict[str, Any]) -> str:
+def markdown(result: dict[str, Any]) -> str:
     """All of it as tables."""
-    lines = ["# Speed after the maps\n", f"`{found['command']}`", ""]
-    lines.append(f"{found['machine']}, {found['threads']} threads, torch {found['torch']}.")
-    part = found["components"]
+    lines = ["# Speed after the maps\n", f"`{result['command']}`", ""]
+    lines.append(f"{result['machine']}, {result['threads']} threads, torch {result['torch']}.")
+    part = result["components"]
     height, width = part["size"]
     lines += ["", f"## Components: {height} x {width}, {part['classes']} classes", ""]
     lines += [f"| component | ms | of `{UNIT}` | |", "| --- | --- | --- | --- |"]
@@ -332,8 +335,8 @@ def markdown(found: dict[str, Any]) -> str:
             notes.append(f"{row['ratio']} of {row['limit']}, goal {row['goal']}")
         lines.append(f"| {name} | {row['ms']} | {row[f'of {UNIT}']} | {'; '.join(notes)} |")
     lines += [f"\n{name}: {why}" for name, why in part["left_out"].items()]
-    part = found["superpixels"]
-    about = found["data"]
+    part = result["superpixels"]
+    about = result["data"]
     lines += ["", f"## Superpixels: {part['images']} images of {about['name']} `{about['split']}`", ""]
     lines.append(f"{part['wanted']} wanted; UE: under-segmentation error, ASA: achievable accuracy.\n")
     lines += [f"| engine | ms | of `{SLIC}` | made | UE | ASA |", "| --- | --- | --- | --- | --- | --- |"]
@@ -345,20 +348,19 @@ def markdown(found: dict[str, Any]) -> str:
         f"\n`{best['engine']}` is {best['times as fast']} times as fast as `{SLIC}`, goal {best['goal']}."
     )
     lines += [f"\n{name}: {why}" for name, why in part["left_out"].items()]
-    if "crf" in found:
-        part = found["crf"]
-        two, whole = part["two_processes"], part["whole_run"]
+    if "crf" in result:
+        part = result["crf"]
+        two, total = part["two_processes"], part["whole_run"]
         rounds = f"median of {part['rounds']} rounds"
         lines += ["", f"## CRF: {part['images']} images, {part['cores']} cores, {rounds}", ""]
         lines.append(
             f"CAM alone takes {part['network_ms']} ms of one core an image, with the CRF "
             f"{part['network_and_crf_ms']}. Two worker processes do {two['times']} times what one does (goal "
-            f"{two['goal']}). The whole run takes {part['whole_run_ms']} ms an image, {whole['ratio']} of "
-            f"(network + CRF) / cores (goal {whole['goal']})."
+            f"{two['goal']}). The whole run takes {part['whole_run_ms']} ms an image, {total['ratio']} of "
+            f"(network + CRF) / cores (goal {total['goal']})."
         )
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    assert pseudolabel._torchvision
     main()

@@ -122,9 +122,9 @@ def _plain(value: Any) -> str:
 def components() -> str:
     """Every component with its formula, source and parameters."""
     parts = [HEAD, "# Components\n", "What `pl methods` and `pl methods NAME` print, on one page.\n"]
-    for kind, found in methods().items():
+    for kind, names in methods().items():
         parts.append(f"## {kind}\n")
-        for name in found:
+        for name in names:
             entry = methods(f"{kind}.{name}")[f"{kind}.{name}"]
             parts.append(f"### `{name}`\n\n{entry['summary']}\n")
             if entry["formula"]:

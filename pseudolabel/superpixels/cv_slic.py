@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pseudolabel.superpixels._labels import grid, numbered
 from pseudolabel.superpixels._opencv import opencv, smoothed
+from pseudolabel.superpixels.labels import grid, numbered
 
 ITERATIONS = 10  # as many as scikit-image makes
 LIGHTNESS = 2.55  # steps of 8 bit Lab to one of L in 0..100

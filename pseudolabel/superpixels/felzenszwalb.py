@@ -18,7 +18,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from pseudolabel.superpixels._labels import numbered
+from pseudolabel.superpixels.labels import numbered
 
 
 def felzenszwalb(

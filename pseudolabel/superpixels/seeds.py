@@ -16,8 +16,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from pseudolabel.superpixels._labels import grid, numbered
 from pseudolabel.superpixels._opencv import opencv, smoothed
+from pseudolabel.superpixels.labels import grid, numbered
 
 LEVELS = 3  # of blocks; 4 and 5 were slower and worse on VOC
 BINS = 5  # a channel; the library's default

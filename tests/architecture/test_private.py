@@ -11,8 +11,6 @@ from pseudolabel.registry import KINDS
 from tests.architecture.syntax import FOLDERS, ROOT, imported_paths, python_files, tree_of
 
 NOT_YET = {  # importers whose rebuild is under way
-    "scripts/bench_maps.py",
-    "scripts/bench_refine.py",
     "tests/pseudolabel/classifier/test_noise.py",
     "tests/pseudolabel/commands/test_generate_memory.py",
     "tests/pseudolabel/commands/test_train.py",
@@ -37,10 +35,8 @@ def owner(root: Path, path: str) -> tuple[str, ...] | None:
     """The folder that a path's first private part belongs to; None where the path is public or foreign."""
     parts = path.split(".")
     private = next((i for i, part in enumerate(parts) if part.startswith("_") and part[:2] != "__"), None)
-    if private is None or not (parts[0] in FOLDERS or (root / "scripts" / f"{parts[0]}.py").is_file()):
+    if private is None or parts[0] not in FOLDERS:
         return None
-    if parts[0] not in FOLDERS:  # scripts import one another by their bare names
-        return ("scripts",)
     folder = parts[:private]
     while folder and not root.joinpath(*folder).is_dir():  # a private name of a module: the module's folder
         folder.pop()

@@ -55,7 +55,6 @@ NOT_YET: tuple[str, ...] = (  # shrinks to nothing
     "segtrain/commands/",
     "segtrain/loop.py",
     "segtrain/runtime.py",
-    "scripts/",
     "tests/",
 )
 

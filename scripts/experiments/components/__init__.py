@@ -1,0 +1,1 @@
+"""Images before and after each component of post-processing."""

@@ -1,0 +1,1 @@
+"""What the lattice approximation of a dense CRF changes against the exact kernels."""

@@ -1,0 +1,1 @@
+"""How the number, the scale and the chunks of random crops change the maps."""

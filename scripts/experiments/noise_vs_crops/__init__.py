@@ -1,0 +1,1 @@
+"""SmoothGrad, BinaryMask and random crops at equal numbers of backward passes."""

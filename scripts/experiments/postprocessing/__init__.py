@@ -1,0 +1,1 @@
+"""What refiners, superpixels and a CRF add to each kind of map."""

@@ -1,0 +1,1 @@
+"""What bf16 changes in masks, in mIoU and in speed."""
