@@ -55,7 +55,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train an image classifier on image-level labels."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Any:
         from pseudolabel import train
 
         options = _given(workers=workers)
@@ -75,7 +75,7 @@ def generate(
 ) -> None:  # fmt: skip
     """Make pseudo-masks: maps of a classifier, refined and resolved."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Any:
         from pseudolabel import generate
 
         options = _given(workers=workers)
@@ -96,7 +96,7 @@ def preview(
 ) -> None:  # fmt: skip
     """Show what a recipe does to a few images: maps, masks, mistakes and time, on one sheet."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Any:
         from pseudolabel import preview
 
         return preview(recipe, out, count=count, ids=_names(ids), overrides=set_ or (), device=device,
@@ -114,7 +114,7 @@ def reference(
 ) -> None:  # fmt: skip
     """Record the single-scale CAM that splits discriminative from non-discriminative regions."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Any:
         from pseudolabel import reference
 
         return reference(recipe, out, overrides=set_ or (), device=device, quiet=quiet)
@@ -178,7 +178,7 @@ def refine(
 ) -> None:  # fmt: skip
     """Make masks again from stored maps, without the model: other refiners, background or threshold."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Any:
         from pseudolabel import refine
 
         options = _given(workers=workers)
@@ -212,7 +212,7 @@ def methods(
 ) -> None:  # fmt: skip
     """List every component with its formula and source."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Any:
         from pseudolabel.commands.methods import methods
 
         return methods(name)

@@ -341,7 +341,7 @@ def generate_share(network: Classifier, folder: Path, device: torch.device) -> d
             summary = pseudolabel.generate(recipe, root / f"run{number}", device=str(device), quiet=True)
             if number:
                 bare.append(middle - begun)
-                runs.append(summary["seconds"])
+                runs.append(summary.seconds)
     ratios = [b / w for b, w in zip(bare, runs, strict=True)]
     return {
         "images": len(files),

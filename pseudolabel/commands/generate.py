@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pseudolabel import console
 from pseudolabel.pipeline import needs
-from pseudolabel.pipeline.driver import Driver, worth_processes
+from pseudolabel.pipeline.driver import Driver, ModelFacts, RunSummary, worth_processes
 from pseudolabel.pipeline.explaining import Prepared, check_limit, explained, prepare, read_recipe
 from pseudolabel.pipeline.postprocessing import PostprocessingPlan, postprocess_image
 from pseudolabel.pipeline.reading import Complete
@@ -40,7 +40,7 @@ def generate(
     new: bool = False,
     wait: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> RunSummary:
     """Make a mask for every image of the data, or go on where an earlier call was stopped.
 
     Args:
@@ -58,7 +58,7 @@ def generate(
         quiet: no progress.
 
     Returns:
-        summary.json's content with `run`, the folder. `failed` counts the images that have no mask.
+        What summary.json holds, and the folder.
 
     Raises:
         UsageError: recipe or folder refused.
@@ -66,6 +66,9 @@ def generate(
         MachineError: device, memory, disk, worker or lock.
         Interrupted: a signal came; the same call goes on.
     """
+    import timm
+    import torch
+
     from pseudolabel.pipeline.explained_classifier import exact_kernels
     from pseudolabel.pipeline.workers import make_ready
     from pseudolabel.training.device import pick
@@ -98,7 +101,16 @@ def generate(
 
         with exact_kernels():
             driver.run(events, partial(postprocess_image, plan=steps), workers=workers, processes=processes)
-        return {**driver.summary(**_facts(prepared, lanes, driver, workers)), "run": str(folder.path)}
+        model = lanes.first.model
+        if lanes.batch < model.asked:
+            console.say(f"memory ran out: {lanes.batch} items a forward instead of {model.asked}")
+        return driver.summary(
+            labels=settled.labels.source,
+            device=torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
+            workers=workers,
+            versions={"timm": timm.__version__},
+            model=_model_facts(prepared, lanes, driver),
+        )
 
 
 def _fingerprint(prepared: Prepared) -> dict[str, Any]:
@@ -117,27 +129,19 @@ def _fingerprint(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _facts(prepared: Prepared, lanes: Lanes, driver: Driver, workers: int) -> dict[str, Any]:
-    """What the summary says beside the counts; nothing of it decides bytes."""
-    import timm
+def _model_facts(prepared: Prepared, lanes: Lanes, driver: Driver) -> ModelFacts:
+    """What the summary says of the model."""
     import torch
 
-    model = lanes.first.model
-    if lanes.batch < model.asked:
-        console.say(f"memory ran out: {lanes.batch} items a forward instead of {model.asked}")
-    finished = driver.folder.finished()
+    model, finished = lanes.first.model, driver.folder.finished()
     lines = [finished[item] for item in driver.ids if item in finished] if lanes.first.views > 1 else []
     shares = [line.get("uncovered", 0.0) for line in lines]
-    return {
-        "uncovered": round(sum(shares) / len(shares), 6) if shares else None,
-        "labels": prepared.recipe.labels.source,
-        "target_layers": lanes.first.layers(),
-        "batch": lanes.batch,
-        "batch_asked": model.asked,
-        "norms_folded": model.norms,
-        "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "workers": workers,
-        "classifier": prepared.loaded.sha256,
-        "versions": {"timm": timm.__version__},
-    }
+    return ModelFacts(
+        classifier=prepared.loaded.sha256,
+        target_layers=lanes.first.layers(),
+        batch=lanes.batch,
+        batch_asked=model.asked,
+        norms_folded=model.norms,
+        threads=torch.get_num_threads(),
+        uncovered=round(sum(shares) / len(shares), 6) if shares else None,
+    )

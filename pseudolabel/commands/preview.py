@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,39 @@ class _Shown:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class PreviewSummary:
+    """What `pl preview` returns and writes to preview.json.
+
+    Attributes:
+        run: the folder.
+        shown: of each image `id, labels, maps_shown, miou, shares, uncovered, seconds, flat, fault`; `miou`
+            is the
+            mean IoU over the classes of this one image's truth and mask, None where there is no truth.
+        images, failed: images that could be shown, and that could not.
+        listed: images of the recipe's list.
+        picked: how the images were chosen, `named` or `spread`.
+        seconds_per_image: all but the first, which warms the model up, where there are three.
+        estimate_seconds: listed images x seconds per image.
+        device, classifier: where it ran, and the sha256 of the classifier's file.
+    """
+
+    run: str
+    shown: list[dict[str, Any]]
+    images: int
+    failed: int
+    listed: int
+    picked: str
+    seconds_per_image: float | None
+    estimate_seconds: float | None
+    device: str
+    classifier: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
 def preview(
     recipe: Path | str | Mapping[str, Any] | GenerateRecipe,
     out: Path | str,
@@ -53,7 +86,7 @@ def preview(
     overrides: Overrides = (),
     device: str = "auto",
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> PreviewSummary:
     """Do what `generate` does to a few images and show it; nothing of it is kept for the run.
 
     Args:
@@ -67,11 +100,7 @@ def preview(
         quiet: no progress.
 
     Returns:
-        `shown`, each with `id, labels, maps_shown, miou, seconds, flat, uncovered, fault` (`miou`: mean
-        IoU over the classes of this one image's truth and mask, null where there is no truth); `images`,
-        `failed`, `listed` (images of the recipe's list), `seconds_per_image` (all but the first, which
-        warms the model up, where there are three), `estimate_seconds` (listed images x seconds),
-        `picked` (how they were chosen), `device`, `classifier`, and `run`, the folder.
+        What preview.json holds, and the folder.
 
     Raises:
         UsageError: recipe, folder or an id refused.
@@ -99,10 +128,12 @@ def preview(
         sheet = _Preview(prepared, lanes, folder)
         with exact_kernels():
             shown = sheet.show(records, quiet)
-        result = sheet.result(shown, "named" if ids is not None else "spread")
-        images.write_image(folder.path / SHEET, sheet.sheet(shown, result))
-        disk.write_json(folder.path / RESULT, result)
-        return {**result, "run": str(folder.path)}
+        summary = sheet.summary(shown, "named" if ids is not None else "spread")
+        images.write_image(folder.path / SHEET, sheet.sheet(shown, summary))
+        plain = summary.as_dict()
+        del plain["run"]
+        disk.write_json(folder.path / RESULT, plain)
+        return summary
 
 
 def _refuse_run(out: Path) -> None:
@@ -191,8 +222,8 @@ class _Preview:
             kind: round(float(region.mean()), 6) for kind, region in kinds(result.mask, truth).items()
         }
 
-    def result(self, shown: Sequence[_Shown], picked: str) -> dict[str, Any]:
-        """What preview.json holds."""
+    def summary(self, shown: Sequence[_Shown], picked: str) -> PreviewSummary:
+        """What the preview says."""
         import torch
 
         model = self.lanes.first.model
@@ -201,17 +232,18 @@ class _Preview:
             seconds = seconds[1:]
         mean_seconds = sum(seconds) / len(seconds) if seconds else None
         listed = len(self.prepared.data.records)
-        return {
-            "shown": [self._facts(image) for image in shown],
-            "images": sum(image.fault is None for image in shown),
-            "failed": sum(image.fault is not None for image in shown),
-            "listed": listed,
-            "picked": picked,
-            "seconds_per_image": None if mean_seconds is None else round(mean_seconds, 3),
-            "estimate_seconds": None if mean_seconds is None else round(mean_seconds * listed, 1),
-            "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu",
-            "classifier": self.prepared.loaded.sha256,
-        }
+        return PreviewSummary(
+            run=str(self.folder.path),
+            shown=[self._facts(image) for image in shown],
+            images=sum(image.fault is None for image in shown),
+            failed=sum(image.fault is not None for image in shown),
+            listed=listed,
+            picked=picked,
+            seconds_per_image=None if mean_seconds is None else round(mean_seconds, 3),
+            estimate_seconds=None if mean_seconds is None else round(mean_seconds * listed, 1),
+            device=torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu",
+            classifier=self.prepared.loaded.sha256,
+        )
 
     def _facts(self, image: _Shown) -> dict[str, Any]:
         names = self.prepared.loaded.space.names
@@ -228,20 +260,22 @@ class _Preview:
             **image.facts,
         }
 
-    def sheet(self, shown: Sequence[_Shown], result: Mapping[str, Any]) -> NDArray[np.uint8]:
+    def sheet(self, shown: Sequence[_Shown], summary: PreviewSummary) -> NDArray[np.uint8]:
         """The contact sheet (H, W, 3) uint8."""
         from pseudolabel.figures.preview_sheet import preview_sheet
 
         prepared = self.prepared
-        title = f"{len(shown)} of {result['listed']} images"
-        if result["seconds_per_image"] is not None:
-            took = console.duration(result["estimate_seconds"])
-            mean_seconds, where = result["seconds_per_image"], result["device"]
-            title += f": {mean_seconds:.2g} s each; {took} for all, one after the other, on {where}"
+        title = f"{len(shown)} of {summary.listed} images"
+        if summary.seconds_per_image is not None and summary.estimate_seconds is not None:
+            took = console.duration(summary.estimate_seconds)
+            title += (
+                f": {summary.seconds_per_image:.2g} s each; {took} for all, one after the other, on "
+                f"{summary.device}"
+            )
         lines = [title, *_in_words(prepared.recipe)]
         if prepared.data.space != prepared.loaded.space and any(image.record.mask for image in shown):
             lines.append("the truth has other classes than the classifier and is not shown")
-        rows = [self._row(image, facts) for image, facts in zip(shown, result["shown"], strict=True)]
+        rows = [self._row(image, facts) for image, facts in zip(shown, summary.shown, strict=True)]
         return preview_sheet(rows, dict(enumerate(prepared.loaded.space.names)), lines)
 
     def _row(self, image: _Shown, facts: Mapping[str, Any]) -> Row:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,32 @@ THRESHOLD = 0.25  # share of a map's maximum; inferred from the authors' thresho
 RULE = "own"  # a class's own map decides, not the strongest of those present
 
 
+@dataclass(frozen=True)
+class ReferenceSummary:
+    """What `pl reference` returns.
+
+    Attributes:
+        path, sha256: the file.
+        images: images of the list; those without a label have no map.
+        maps: maps of all classes of all images.
+        threshold: share of a map's maximum above which a pixel is discriminative.
+        rule: `own`, a class's own map decides.
+        classifier: sha256 of its file.
+    """
+
+    path: str
+    sha256: str
+    images: int
+    maps: int
+    threshold: float
+    rule: str
+    classifier: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
 def reference(
     recipe: Path | str | Mapping[str, Any] | GenerateRecipe,
     out: Path | str,
@@ -41,7 +68,7 @@ def reference(
     workers: int = 2,
     limit: int | None = None,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> ReferenceSummary:
     """Record the reference maps of every image of a recipe's data.
 
     Args:
@@ -54,9 +81,8 @@ def reference(
         quiet: no progress.
 
     Returns:
-        `path`, `sha256`, `images`, `maps`, `threshold`, `rule`, `classifier`. The file holds a tensor
-        (K, h', w') float32 for each id with a label; its metadata `ids` (JSON {id: class ids}), `threshold`,
-        `rule` and `classifier` (sha256 of its file).
+        What was recorded. The file holds a tensor (K, h', w') float32 for each id with a label; its metadata
+        are `ids` (JSON {id: class ids}), `threshold`, `rule` and `classifier` (sha256 of its file).
 
     Raises:
         UsageError: recipe or limit refused.
@@ -91,15 +117,15 @@ def reference(
         path = path / FILE
     encoded = packed(maps, about)
     disk.write_bytes(path, encoded)
-    return {
-        "path": str(path),
-        "sha256": disk.sha256_bytes(encoded),
-        "images": len(records),
-        "maps": sum(len(rows) for rows in maps.values()),
-        "threshold": THRESHOLD,
-        "rule": RULE,
-        "classifier": prepared.loaded.sha256,
-    }
+    return ReferenceSummary(
+        path=str(path),
+        sha256=disk.sha256_bytes(encoded),
+        images=len(records),
+        maps=sum(len(rows) for rows in maps.values()),
+        threshold=THRESHOLD,
+        rule=RULE,
+        classifier=prepared.loaded.sha256,
+    )
 
 
 def _maps(

@@ -17,7 +17,7 @@ from typing import Any
 from pseudolabel import console, images
 from pseudolabel.errors import DataError, MachineError, UsageError
 from pseudolabel.pipeline import needs
-from pseudolabel.pipeline.driver import AlreadyDone, Driver, Event, worth_processes
+from pseudolabel.pipeline.driver import AlreadyDone, Driver, Event, RunSummary, worth_processes
 from pseudolabel.pipeline.explaining import FILLS, check_limit
 from pseudolabel.pipeline.postprocessing import ImageMaps, ImageResult, PostprocessingPlan, postprocess_image
 from pseudolabel.pipeline.reading import Complete
@@ -58,7 +58,7 @@ def refine(
     new: bool = False,
     wait: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> RunSummary:
     """Make masks from stored maps, or go on where an earlier call was stopped.
 
     Args:
@@ -76,7 +76,7 @@ def refine(
         quiet: no progress.
 
     Returns:
-        summary.json's content with `run`, the folder. `failed` counts the images that have no mask.
+        What summary.json holds, and the folder.
 
     Raises:
         UsageError: overrides or folder refused.
@@ -110,8 +110,7 @@ def refine(
 
         processes = worth_processes(left, workers, plan.needs_processes())
         driver.run(events, partial(_make, plan=plan), workers=workers, processes=processes)
-        facts = {"labels": recipe.labels.source, "device": "cpu", "workers": workers}
-        return {**driver.summary(**facts), "run": str(folder.path)}
+        return driver.summary(labels=recipe.labels.source, device="cpu", workers=workers)
 
 
 def _recipe(source: Run, overrides: Overrides) -> GenerateRecipe:

@@ -6,6 +6,7 @@ pool. The driver sends jobs away, writes the files of each result, then its mani
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import time
 from collections import deque
@@ -63,6 +64,72 @@ class NotDone:
 Event = AlreadyDone | NotDone | Job
 J = TypeVar("J", bound=Job)
 Collected = tuple[Job, "ImageResult", dict[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the summary of a run says of the model; nothing of it decides bytes.
+
+    Attributes:
+        classifier: sha256 of its file.
+        target_layers: of each branch that explains a layer of the network, that layer.
+        batch, batch_asked: items of one forward, and what was asked for: less where memory ran out.
+        norms_folded: batch norms that were folded into convolutions.
+        threads: of torch.
+        uncovered: mean share of pixels that no view covered; None where every view is the whole image.
+    """
+
+    classifier: str
+    target_layers: list[str]
+    batch: int
+    batch_asked: int
+    norms_folded: int
+    threads: int
+    uncovered: float | None
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What `pl generate` and `pl refine` return and write to summary.json.
+
+    Attributes:
+        run: the folder.
+        images: images of the list that have a mask now.
+        done, skipped, failed: images of this call: masks made, there already, that stay without one.
+        flat_maps: images with a class whose map is constant.
+        problems: lines of problems.jsonl.
+        seconds, images_per_second: of this call.
+        labels: where the image-level labels came from, `given` or `predicted`.
+        device, workers, versions: in what surroundings.
+        classifier, target_layers, batch, batch_asked, norms_folded, threads, uncovered: see `ModelFacts`;
+            None
+            where maps were stored and no model ran.
+    """
+
+    run: str
+    images: int
+    done: int
+    skipped: int
+    failed: int
+    flat_maps: int
+    problems: int
+    seconds: float
+    images_per_second: float | None
+    labels: str
+    device: str
+    workers: int
+    versions: dict[str, str]
+    classifier: str | None = None
+    target_layers: list[str] | None = None
+    batch: int | None = None
+    batch_asked: int | None = None
+    norms_folded: int | None = None
+    threads: int | None = None
+    uncovered: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return dataclasses.asdict(self)
 
 
 def worth_processes(count: int, workers: int, needed: bool) -> bool:
@@ -153,36 +220,50 @@ class Driver:
         self.folder.complete(list(self.ids))
         self.seconds = time.monotonic() - start
 
-    def summary(self, **more: Any) -> dict[str, Any]:
-        """Write summary.json and name what has no mask; returns the summary.
+    def summary(
+        self,
+        *,
+        labels: str,
+        device: str,
+        workers: int,
+        versions: Mapping[str, str] | None = None,
+        model: ModelFacts | None = None,
+    ) -> RunSummary:
+        """Write summary.json and name what has no mask.
 
         Args:
-            more: what the command adds.
+            labels, device, workers, model: see `RunSummary`.
+            versions: of further packages.
         """
         import torch
 
         from pseudolabel import __version__
 
         finished, problems = self.folder.finished(), self.folder.problems
-        versions = {
-            "pseudolabel": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            **more.pop("versions", {}),
-        }
-        summary = {
-            "images": sum(item in finished for item in self.ids),
-            "done": self.done,
-            "skipped": self.skipped,
-            "failed": len(self.failed),
-            "flat_maps": sum(problem["code"] == "flat_map" for problem in problems),
-            "problems": len(problems),
-            "seconds": round(self.seconds, 2),
-            "images_per_second": round(self.done / self.seconds, 3) if self.seconds > 0 else None,
-            **more,
-            "versions": versions,
-        }
-        disk.write_json(self.folder.path / layout.SUMMARY, summary)
+        summary = RunSummary(
+            run=str(self.folder.path),
+            images=sum(item in finished for item in self.ids),
+            done=self.done,
+            skipped=self.skipped,
+            failed=len(self.failed),
+            flat_maps=sum(problem["code"] == "flat_map" for problem in problems),
+            problems=len(problems),
+            seconds=round(self.seconds, 2),
+            images_per_second=round(self.done / self.seconds, 3) if self.seconds > 0 else None,
+            labels=labels,
+            device=device,
+            workers=workers,
+            versions={
+                "pseudolabel": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                **(versions or {}),
+            },
+            **({} if model is None else dataclasses.asdict(model)),
+        )
+        plain = summary.as_dict()
+        del plain["run"]
+        disk.write_json(self.folder.path / layout.SUMMARY, plain)
         for item in self.failed[:NAMED]:
             console.say(f"{item}: no mask; see {layout.PROBLEMS}")
         return summary

@@ -115,7 +115,7 @@ def test_batch_is_a_number_or_auto(tmp_path: Path, made: Path) -> None:  # noqa:
     summary = pseudolabel.generate(
         recipe_of(made, batch="auto"), tmp_path / "auto", device="cpu", quiet=True, workers=0
     )
-    assert summary["batch"] == summary["batch_asked"] == 4
+    assert summary.batch == summary.batch_asked == 4
     for wrong in (0, "large"):
         with pytest.raises(UsageError, match="batch"):
             load_recipe(recipe_of(made, batch=wrong), GenerateRecipe)

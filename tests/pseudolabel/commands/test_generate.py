@@ -38,7 +38,7 @@ def test_writes_what_the_contract_says(place: Path, tmp_path: Path) -> None:
     chosen = recipe(place, output={"maps": True, "overlays": True})
     summary = generate(chosen, tmp_path / "run", workers=0, quiet=True)
     run = tmp_path / "run"
-    assert {key: summary[key] for key in ("images", "done", "skipped", "failed")} == {
+    assert {key: getattr(summary, key) for key in ("images", "done", "skipped", "failed")} == {
         "images": 8,
         "done": 8,
         "skipped": 0,
@@ -97,12 +97,12 @@ def test_a_changed_input_is_noticed_f4(place: Path, tmp_path: Path) -> None:
     before = lines(tmp_path / "run")
     image(77, SIZES[2]).save(root / "images" / "p2.png")
     again = generate(recipe(root), tmp_path / "run", workers=0, quiet=True)
-    assert (again["done"], again["skipped"]) == (1, 7)
+    assert (again.done, again.skipped) == (1, 7)
     after = lines(tmp_path / "run")
     assert [name for name in after if after[name] != before[name]] == ["p2"]
     (root / "images" / "p2.png").write_bytes(b"gone bad")
     worse = generate(recipe(root), tmp_path / "run", workers=0, quiet=True)
-    assert (worse["failed"], worse["images"]) == (1, 7)
+    assert (worse.failed, worse.images) == (1, 7)
     assert "p2" not in lines(tmp_path / "run"), "a mask of another image is no mask of this one"
 
 
@@ -110,7 +110,7 @@ def test_a_broken_image_is_named_and_the_others_are_done_f4(place: Path, tmp_pat
     whole = (place / "images" / "p3.png").read_bytes()
     root = broken_copy(place, tmp_path / "data", p3=whole[: len(whole) // 2], p5=b"<html></html>")
     summary = generate(recipe(root), tmp_path / "run", workers=2, quiet=True)
-    assert (summary["failed"], summary["done"]) == (2, 6)
+    assert (summary.failed, summary.done) == (2, 6)
     found = problems(tmp_path / "run")
     assert [(row["file"], row["code"]) for row in found] == [("p3", "unreadable"), ("p5", "unreadable")]
     assert "p3.png" in found[0]["what"]
@@ -119,7 +119,7 @@ def test_a_broken_image_is_named_and_the_others_are_done_f4(place: Path, tmp_pat
     for name in ("p3", "p5"):
         shutil.copy(place / "images" / f"{name}.png", root / "images")
     mended = generate(recipe(root), tmp_path / "run", workers=0, quiet=True)
-    assert (mended["failed"], mended["done"], mended["skipped"]) == (0, 2, 6)
+    assert (mended.failed, mended.done, mended.skipped) == (0, 2, 6)
     assert problems(tmp_path / "run") == []
 
 
@@ -141,13 +141,13 @@ def untagged(place: Path, root: Path) -> dict[str, Any]:
 def test_an_image_without_labels_is_refused_or_filled(place: Path, tmp_path: Path) -> None:
     chosen = untagged(place, tmp_path / "data")
     refused = generate(chosen, tmp_path / "refuse", workers=0, quiet=True)
-    assert (refused["failed"], refused["done"]) == (1, 7)
+    assert (refused.failed, refused.done) == (1, 7)
     (row,) = problems(tmp_path / "refuse")
     assert (row["file"], row["code"]) == ("p1", "no_label")
     assert "no_label: background or ignore" in row["remedy"]
     for word, value in (("background", 0), ("ignore", 255)):
         summary = generate({**chosen, "no_label": word}, tmp_path / word, workers=0, quiet=True)
-        assert (summary["failed"], summary["done"]) == (0, 8)
+        assert (summary.failed, summary.done) == (0, 8)
         assert (masks.read_mask(tmp_path / word / "masks" / "p1.png") == value).all()
         maps = load_file(tmp_path / word / "maps" / "p1.safetensors")
         assert maps["scores"].shape == (0, *SIZES[1])
@@ -159,7 +159,7 @@ def test_predicted_labels_are_those_above_the_threshold(place: Path, tmp_path: P
     labels = {"source": "predicted", "threshold": 0.45}
     chosen = recipe(place, labels=labels, no_label="background")
     summary = generate(chosen, tmp_path / "run", workers=0, quiet=True)
-    assert summary["labels"] == "predicted"
+    assert summary.labels == "predicted"
     network = load_classifier(place / "run").network
     counts = set()
     for index in range(8):
@@ -176,11 +176,11 @@ def test_a_classifier_of_zero_weights_f6(place: Path, tmp_path: Path) -> None:
     save_tiny(tmp_path / "zero", lambda network: torch.nn.init.zeros_(network.head.weight))
     chosen = recipe(place, classifier={"checkpoint": str(tmp_path / "zero")})
     summary = generate(chosen, tmp_path / "run", workers=0, quiet=True)
-    assert (summary["failed"], summary["flat_maps"]) == (0, 8)
+    assert (summary.failed, summary.flat_maps) == (0, 8)
     assert {row["code"] for row in problems(tmp_path / "run")} == {"flat_map"}
     assert not masks.read_mask(tmp_path / "run" / "masks" / "p0.png").any()
     again = generate(chosen, tmp_path / "run", workers=0, quiet=True)
-    assert (again["skipped"], again["flat_maps"]) == (8, 8), "listed also where nothing was to be done"
+    assert (again.skipped, again.flat_maps) == (8, 8), "listed also where nothing was to be done"
     with pytest.raises(DataError, match="no gradient reaches the input"):
         generate({**chosen, **CROPS}, tmp_path / "crops", workers=0, quiet=True)
 
@@ -201,13 +201,13 @@ def test_a_map_of_nan_is_listed_and_not_written_f6(
 
     monkeypatch.setattr(ExplainedClassifier, "inputs", spoiled)
     summary = generate(recipe(place), tmp_path / "run", workers=0, quiet=True)
-    assert (summary["failed"], summary["done"]) == (1, 7)
+    assert (summary.failed, summary.done) == (1, 7)
     (row,) = problems(tmp_path / "run")
     assert (row["file"], row["code"]) == ("p4", "not_finite")
     assert not (tmp_path / "run" / "masks" / "p4.png").exists()
     labels = {"source": "predicted", "threshold": 0.01}
     predicted = generate(recipe(place, labels=labels), tmp_path / "other", workers=0, quiet=True)
-    assert predicted["failed"] == 1
+    assert predicted.failed == 1
 
 
 @pytest.mark.parametrize("changed", [{}, CROPS], ids=["cam", "crops"])
@@ -223,7 +223,7 @@ def test_sizes_at_the_edge_f7(place: Path, tmp_path: Path, changed: dict[str, An
     (root / "classes.txt").write_text("\n".join([*NAMES, ""]))
     shutil.copytree(place / "run", root / "run")
     summary = generate(recipe(root, **changed), tmp_path / "run", workers=0, quiet=True)
-    assert (summary["failed"], summary["done"]) == (0, 6)
+    assert (summary.failed, summary.done) == (0, 6)
     for index, size in enumerate(sizes):
         assert masks.read_mask(tmp_path / "run" / "masks" / f"e{index}.png").shape == size
 
@@ -231,9 +231,9 @@ def test_sizes_at_the_edge_f7(place: Path, tmp_path: Path, changed: dict[str, An
 def test_uncovered_share_is_reported(place: Path, tmp_path: Path) -> None:
     summary = generate(recipe(place, **CROPS), tmp_path / "run", workers=0, quiet=True)
     shares = [line["uncovered"] for line in lines(tmp_path / "run").values()]
-    assert summary["uncovered"] == pytest.approx(np.mean(shares), abs=1e-5)
-    assert 0.05 < summary["uncovered"] < 0.95
-    assert generate(recipe(place), tmp_path / "cam", workers=0, quiet=True)["uncovered"] is None
+    assert summary.uncovered == pytest.approx(np.mean(shares), abs=1e-5)
+    assert 0.05 < summary.uncovered < 0.95
+    assert generate(recipe(place), tmp_path / "cam", workers=0, quiet=True).uncovered is None
 
 
 def test_batches_hold_one_size_and_every_record_once(place: Path) -> None:

@@ -75,7 +75,7 @@ def test_finished_images_are_not_done_again(place: Path, tmp_path: Path) -> None
     before = digests(tmp_path / "run")
     written = (tmp_path / "run" / "masks" / "p3.png").stat().st_mtime_ns
     again = generate(chosen, tmp_path / "run", workers=2, quiet=True)
-    assert (again["done"], again["skipped"], again["images"]) == (0, 8, 8)
+    assert (again.done, again.skipped, again.images) == (0, 8, 8)
     assert digests(tmp_path / "run") == before
     assert (tmp_path / "run" / "masks" / "p3.png").stat().st_mtime_ns == written
 
@@ -88,7 +88,7 @@ def test_a_damaged_or_missing_file_is_done_again(place: Path, tmp_path: Path) ->
     (tmp_path / "run" / "masks" / "p4.png").write_bytes(b"\x89PNG")
     (tmp_path / "run" / "maps" / "p6.safetensors").write_bytes(b"")
     again = generate(chosen, tmp_path / "run", workers=0, quiet=True)
-    assert (again["done"], again["skipped"]) == (3, 5)
+    assert (again.done, again.skipped) == (3, 5)
     assert digests(tmp_path / "run") == before
 
 
@@ -96,7 +96,7 @@ def test_maps_asked_for_later_are_added(place: Path, tmp_path: Path) -> None:
     generate(recipe(place, output={}), tmp_path / "run", workers=0, quiet=True)
     assert not (tmp_path / "run" / "maps").exists()
     again = generate(recipe(place), tmp_path / "run", workers=0, quiet=True)
-    assert again["done"] == 8
+    assert again.done == 8
     generate(recipe(place), tmp_path / "whole", workers=0, quiet=True)
     assert digests(tmp_path / "run") == digests(tmp_path / "whole")
 
@@ -104,10 +104,10 @@ def test_maps_asked_for_later_are_added(place: Path, tmp_path: Path) -> None:
 def test_a_limit_then_the_whole_gives_the_same_bytes(place: Path, tmp_path: Path) -> None:
     generate(recipe(place), tmp_path / "whole", workers=0, quiet=True)
     first = generate(recipe(place), tmp_path / "run", workers=0, limit=3, quiet=True)
-    assert first["images"] == 3
+    assert first.images == 3
     assert list(lines(tmp_path / "run")) == ["p0", "p1", "p2"]
     rest = generate(recipe(place), tmp_path / "run", workers=0, quiet=True)
-    assert (rest["done"], rest["skipped"]) == (5, 3)
+    assert (rest.done, rest.skipped) == (5, 3)
     assert digests(tmp_path / "run") == digests(tmp_path / "whole")
     with pytest.raises(UsageError, match="--limit 0"):
         generate(recipe(place), tmp_path / "none", limit=0, quiet=True)
@@ -134,5 +134,5 @@ def test_a_signal_finishes_what_is_under_way_f22(
     assert not (tmp_path / "run" / "manifest.jsonl").exists()
     monkeypatch.undo()
     rest = generate(recipe(place), tmp_path / "run", workers=0, quiet=True)
-    assert (rest["done"], rest["skipped"]) == (5, 3)
+    assert (rest.done, rest.skipped) == (5, 3)
     assert digests(tmp_path / "run") == digests(tmp_path / "whole")

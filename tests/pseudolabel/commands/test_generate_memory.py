@@ -48,6 +48,6 @@ def test_memory_is_flat_over_500_images_f14(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(Driver, "_collect", watch)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # waiting for the disk is not what is tried
     summary = pseudolabel.generate(recipe(root), tmp_path / "run", device="cpu", quiet=True, workers=2)
-    assert summary["done"] == len(seen) == COUNT
+    assert summary.done == len(seen) == COUNT
     growth = max(seen[SETTLED:]) - seen[SETTLED]
     assert growth < MOST, f"{growth / 2**20:.0f} MiB more after image {SETTLED}"

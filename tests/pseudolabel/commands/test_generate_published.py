@@ -80,9 +80,9 @@ def outputs(root: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_cam_is_that_of_the_softmax_weighted_rows(root: Path, tmp_path: Path) -> None:
     found = generate(recipe(root, classifier=published(root)), tmp_path / "run", quiet=True)
-    assert (found["done"], found["failed"]) == (8, 0)
-    assert found["labels"] == "given"
-    assert found["target_layers"] == ["last features"]
+    assert (found.done, found.failed) == (8, 0)
+    assert found.labels == "given"
+    assert found.target_layers == ["last features"]
     kept = load_file(tmp_path / "run/maps/p2.safetensors")
     assert kept["ids"].tolist() == [1, 2, 3]
     assert kept["scores"].amax() > 0, kept["scores"].amax(dim=(1, 2))
@@ -98,7 +98,7 @@ def test_cam_is_that_of_the_softmax_weighted_rows(root: Path, tmp_path: Path) ->
 
 def test_predicted_labels_are_shares_of_the_softmax(root: Path, tmp_path: Path) -> None:
     found = generate(plain_folder(root), tmp_path / "run", quiet=True)
-    assert found["labels"] == "predicted"
+    assert found.labels == "predicted"
     names = (tmp_path / "run/classes.txt").read_text().split()
     assert names == ["background", "sheep", "cat", "dog", "boat"]
     groups = {1: [7], 2: [3, 5, 900], 3: [11, 12], 4: [13]}
@@ -121,10 +121,10 @@ def test_ids_of_folders_below_make_files_below(root: Path, tmp_path: Path) -> No
     shutil.copy(root / "images/p1.png", tmp_path / "in/x.png")
     chosen = plain_folder(root) | {"data": {"reader": "folder", "root": str(tmp_path / "in")}}
     chosen["output"] = {"maps": True, "overlays": True}
-    assert generate(chosen, tmp_path / "run", quiet=True)["done"] == 2
+    assert generate(chosen, tmp_path / "run", quiet=True).done == 2
     for place in ("masks/deep/x.png", "masks/x.png", "overlays/deep/x.png", "maps/deep/x.safetensors"):
         assert (tmp_path / "run" / place).is_file(), place
-    assert generate(chosen, tmp_path / "run", quiet=True)["skipped"] == 2
+    assert generate(chosen, tmp_path / "run", quiet=True).skipped == 2
 
 
 def test_labels_left_out_fall_away_and_are_told_once(
@@ -162,7 +162,7 @@ def test_given_labels_need_a_reader_that_has_some(root: Path, tmp_path: Path) ->
 
 def test_trained_classifier_labels_a_folder(root: Path, tmp_path: Path) -> None:
     chosen = plain_folder(root, classifier={"checkpoint": str(root / "run")})
-    assert generate(chosen, tmp_path / "run", quiet=True)["done"] == 8
+    assert generate(chosen, tmp_path / "run", quiet=True).done == 8
     assert (tmp_path / "run/classes.txt").read_text().split() == ["background", "cat", "dog", "sheep"]
 
 
@@ -179,7 +179,7 @@ def test_all_that_decides_bytes_is_in_the_fingerprint(
     generate(recipe(root, classifier=published(root)), tmp_path / "run", quiet=True, limit=1)
     shutil.copy(root / "w.pth", tmp_path / "same.pth")  # another path, the same bytes
     same = published(root, weights=str(tmp_path / "same.pth"))
-    assert generate(recipe(root, classifier=same), tmp_path / "run", quiet=True, limit=1)["skipped"] == 1
+    assert generate(recipe(root, classifier=same), tmp_path / "run", quiet=True, limit=1).skipped == 1
     for key in ("class_map", "weights"):
         if key in change:
             change = {key: str(root / change[key])}
@@ -198,10 +198,10 @@ def test_cam_of_a_transformer_is_refused_and_grad_cam_names_its_layer(
     chosen = recipe(root, classifier=vit)
     chosen["maps"][0]["method"] = {"name": "grad_cam"}
     found = generate(chosen, tmp_path / "run")
-    assert found["target_layers"] == ["backbone.blocks.5.norm1"]
+    assert found.target_layers == ["backbone.blocks.5.norm1"]
     assert "target layer: backbone.blocks.5.norm1 (64 channels, 16 pixels a cell)" in capsys.readouterr().err
-    assert found["done"] == 8
-    assert found["flat_maps"] < found["images"]
+    assert found.done == 8
+    assert found.flat_maps < found.images
     chosen["maps"][0]["method"] = {"name": "grad_cam", "layer": "blocks.5.norm7"}
     with pytest.raises(DataError, match=r"'blocks.5.norm7' is not a module of the network; did you mean"):
         generate(chosen, tmp_path / "wrong", quiet=True)
@@ -210,7 +210,7 @@ def test_cam_of_a_transformer_is_refused_and_grad_cam_names_its_layer(
 def test_reference_maps_of_a_published_classifier(root: Path, tmp_path: Path) -> None:
     chosen = recipe(root, classifier=published(root, leave_out=["dog"]))
     found = reference(chosen, tmp_path / "r.safetensors", quiet=True)
-    assert found["images"] == 8
+    assert found.images == 8
     kept = load_file(tmp_path / "r.safetensors")
     assert kept["p2"].shape[0] == 2  # cat and sheep
     from safetensors import safe_open
@@ -249,4 +249,4 @@ def test_f11_contradictions_are_told(tmp_path: Path, section: dict[str, Any], to
 
 def test_resolved_recipe_is_read_again(root: Path, tmp_path: Path) -> None:
     generate(recipe(root, classifier=published(root)), tmp_path / "run", quiet=True, limit=1)
-    assert generate(tmp_path / "run/recipe.yaml", tmp_path / "run", quiet=True, limit=1)["skipped"] == 1
+    assert generate(tmp_path / "run/recipe.yaml", tmp_path / "run", quiet=True, limit=1).skipped == 1

@@ -92,10 +92,10 @@ def test_without_a_change_it_is_what_generate_wrote(made: Path, tmp_path: Path) 
     before = files_of(made / "run", "**/*")
     summary = refine(made / "run", tmp_path / "out", workers=0, quiet=True)
     assert files_of(made / "run", "**/*") == before, "the source is only read"
-    assert {key: summary[key] for key in ("images", "done", "skipped", "failed")} == {
+    assert {key: getattr(summary, key) for key in ("images", "done", "skipped", "failed")} == {
         "images": 8, "done": 8, "skipped": 0, "failed": 0,
     }  # fmt: skip
-    assert summary["run"] == str(tmp_path / "out")
+    assert summary.run == str(tmp_path / "out")
     masks = files_of(tmp_path / "out", "masks/*.png")
     assert masks == files_of(made / "run", "masks/*.png")
     assert len(masks) == 8
@@ -155,13 +155,13 @@ def test_it_can_be_refined_again_when_it_keeps_maps(made: Path, tmp_path: Path) 
 
 def test_it_goes_on_where_it_stopped_and_mends_what_is_broken(made: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert refine(made / "run", out, limit=6, workers=0, quiet=True)["images"] == 6
+    assert refine(made / "run", out, limit=6, workers=0, quiet=True).images == 6
     (out / "masks" / f"{IDS[2]}.png").write_bytes(b"torn")
     summary = refine(made / "run", out, workers=0, quiet=True)
-    assert (summary["images"], summary["done"], summary["skipped"]) == (8, 3, 5)
+    assert (summary.images, summary.done, summary.skipped) == (8, 3, 5)
     assert files_of(out, "masks/*") == files_of(made / "run", "masks/*")
     again = refine(made / "run", out, workers=0, quiet=True)
-    assert (again["images"], again["done"], again["skipped"]) == (8, 0, 8)
+    assert (again.images, again.done, again.skipped) == (8, 0, 8)
 
 
 def test_another_configuration_does_not_go_into_the_same_folder(made: Path, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_broken_items_are_listed_and_the_others_done(copy: Path, tmp_path: Path)
     Image.new("RGB", (56, 40)).save(copy / "voc" / "JPEGImages" / f"{IDS[3]}.png")
     (copy / "voc" / "JPEGImages" / f"{IDS[5]}.png").write_bytes(b"no image")
     summary = refine(copy / "run", tmp_path / "out", overrides=["no_label=refuse"], workers=2, quiet=True)
-    assert (summary["images"], summary["failed"]) == (3, 5)
+    assert (summary.images, summary.failed) == (3, 5)
     told = {row["file"]: row["what"] for row in disk.read_json_lines(tmp_path / "out/problems.jsonl")}
     assert "no stored maps of this image" in told[IDS[0]]
     assert "has changed since the run made it" in told[IDS[1]]
@@ -233,7 +233,7 @@ def test_maps_that_do_not_fit_are_refused_and_flat_ones_listed(copy: Path, tmp_p
     plant_maps(copy / "run", IDS[1], torch.rand(1, 20, 56), [3])
     plant_maps(copy / "run", IDS[2], torch.rand(2, 40, 56), [1, 2])
     summary = refine(copy / "run", tmp_path / "out", limit=4, workers=0, quiet=True)
-    assert (summary["done"], summary["failed"], summary["flat_maps"]) == (2, 2, 1)
+    assert (summary.done, summary.failed, summary.flat_maps) == (2, 2, 1)
     problems = disk.read_json_lines(tmp_path / "out" / "problems.jsonl")
     told = {row["file"]: (row["code"], row["what"]) for row in problems}
     assert told[IDS[0]] == ("flat_map", "the map is the same everywhere: cat")

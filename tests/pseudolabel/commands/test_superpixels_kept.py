@@ -61,5 +61,5 @@ def test_a_run_goes_on_with_or_without_the_folder(place: Path, tmp_path: Path) -
     summary = generate(
         plain, tmp_path / "run", device="cpu", overrides=_at(tmp_path / "kept"), limit=5, quiet=True
     )
-    assert (summary["skipped"], summary["done"]) == (3, 2)
+    assert (summary.skipped, summary.done) == (3, 2)
     assert len(kept(tmp_path / "kept")) == 2

@@ -20,7 +20,7 @@ PLANTED = {"refiners.confidence": "confidence", "postprocessors.painted": "paint
 @pytest.fixture(autouse=True)
 def _planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     entries = [
-        EntryPoint(name, f"tests.pseudolabel.pipeline.planted.{module}", registry.ENTRY_POINTS)
+        EntryPoint(name, f"tests.third_party.needy_components.{module}", registry.ENTRY_POINTS)
         for name, module in PLANTED.items()
     ]
     monkeypatch.setattr(registry, "_entries", lambda: entries)
@@ -60,7 +60,7 @@ def test_digests_and_not_paths_decide_what_is_done(place: Path, tmp_path: Path) 
     moved = shutil.copytree(folder, tmp_path / "moved")
     steps = {"postprocess": [{"name": "painted", "folder": str(moved)}]}
     again = generate(recipe(place, **steps), tmp_path / "run", workers=0, quiet=True)
-    assert (again["done"], again["skipped"]) == (0, len(TAGS))
+    assert (again.done, again.skipped) == (0, len(TAGS))
     (moved / "p3.bin").write_bytes(bytes(len((moved / "p3.bin").read_bytes())))
     with pytest.raises(UsageError, match=r"recipe\.postprocess\.0\.folder"):
         generate(recipe(place, **steps), tmp_path / "run", workers=0, quiet=True)
