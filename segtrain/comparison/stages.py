@@ -21,7 +21,7 @@ from typing import Any
 
 from pseudolabel import console
 from pseudolabel.commands.evaluate import evaluate as evaluate_masks
-from pseudolabel.commands.generate import RunSummary, generate
+from pseudolabel.commands.generate import generate
 from pseudolabel.commands.reference import reference
 from pseudolabel.commands.refine import refine
 from pseudolabel.commands.sweep import sweep
@@ -222,9 +222,8 @@ def _generate(candidate: CandidatePlan, folder: Path, options: Options) -> float
                 recipe, out, on_bad="stop", **options.of("device", "workers", "overwrite", "quiet")
             )
 
-            def timing(summary: RunSummary = summary) -> dict[str, Any]:
-                done = summary.done
-                return {"seconds_per_image": summary.seconds / done if done else None}
+            def timing(done: int = summary.done, seconds: float = summary.seconds) -> dict[str, Any]:
+                return {"seconds_per_image": seconds / done if done else None}
 
             # asked again, a finished run takes no time: the first answer stays while its masks do
             timed = kept(_place(folder, candidate, f"{split}-time.json"), mark(out), timing)

@@ -51,7 +51,7 @@ def compared(recipe: Path, options: argparse.Namespace) -> dict[str, Any]:
             scored = pseudolabel.evaluate(
                 run, average_over=options.average_over, limit=options.limit, quiet=True
             )
-            row[precision] = {"miou": scored.miou, "images_per_second": summary["images_per_second"]}
+            row[precision] = {"miou": scored.miou, "images_per_second": summary.images_per_second}
             row["images"] = scored.images
         pixels = different = 0
         for path in sorted((runs[PRECISIONS[0]] / "masks").iterdir()):
