@@ -16,7 +16,7 @@ IMAGES = Path(os.environ.get("PSEUDOLABEL_SHARED", Path(__file__).parents[2] / "
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse every connection but loopback (F16)."""
+    """Refuse every connection but loopback."""
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: Any) -> None:

@@ -195,7 +195,7 @@ def _raise(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 2), (5, 64)])
-def test_odd_sizes_f7(line: BoundMethod, size: tuple[int, int]) -> None:
+def test_images_of_odd_sizes_have_maps(line: BoundMethod, size: tuple[int, int]) -> None:
     images = random_images(1, *size)
     attribution = line.explain(Explained(Small()), images, Targets.of([(1, 2)]), KEYS[:1])
     assert attribution.values.isfinite().all()
@@ -203,7 +203,7 @@ def test_odd_sizes_f7(line: BoundMethod, size: tuple[int, int]) -> None:
         assert tuple(attribution.values.shape[2:]) == size
 
 
-def test_memory_that_runs_out_halves_the_batch_f14(line: BoundMethod) -> None:
+def test_memory_that_runs_out_halves_the_batch(line: BoundMethod) -> None:
     wanted = explained(line, 64)
     model = Explained(Small(), batch=8)
 

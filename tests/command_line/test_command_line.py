@@ -32,8 +32,8 @@ def ask(app: Any, capsys: pytest.CaptureFixture[str], *words: object) -> Answer:
     capsys.readouterr()
     with pytest.raises(SystemExit) as left:
         app([str(word) for word in words])
-    told = capsys.readouterr()
-    return int(left.value.code or 0), told.out, told.err
+    output = capsys.readouterr()
+    return int(left.value.code or 0), output.out, output.err
 
 
 @pytest.fixture
@@ -113,8 +113,8 @@ def test_every_command_does_its_part(
     )
     assert code == 0, err
     for image in sorted((line / "scenes/JPEGImages").iterdir()):
-        found = next((tmp_path / "predicted").rglob(f"{image.stem}.png"))
-        assert pixels(found).shape == pixels(image).shape[:2]
+        predicted = next((tmp_path / "predicted").rglob(f"{image.stem}.png"))
+        assert pixels(predicted).shape == pixels(image).shape[:2]
 
 
 def wrong_file(root: Path, copy: Path) -> list[object]:
@@ -197,10 +197,12 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "exit_code", "told"), WRONG, ids=lambda v: getattr(v, "__name__", None))
+@pytest.mark.parametrize(
+    ("fault", "exit_code", "parts_of_message"), WRONG, ids=lambda v: getattr(v, "__name__", None)
+)
 def test_wrong_input_is_one_line_with_place_and_remedy(
     line: Path, tmp_path: Path, pl: Callable[..., Answer],
-    fault: Callable[[Path, Path], list[object]], exit_code: int, told: list[str],
+    fault: Callable[[Path, Path], list[object]], exit_code: int, parts_of_message: list[str],
 ) -> None:  # fmt: skip
     for name in ("scenes", "cam"):
         shutil.copytree(line / name, tmp_path / name)
@@ -210,7 +212,7 @@ def test_wrong_input_is_one_line_with_place_and_remedy(
     assert code == exit_code, (code, err)
     assert "Traceback" not in err
     assert out == ""
-    for part in told:
+    for part in parts_of_message:
         assert part in err, err
     assert len([row for row in err.splitlines() if not row.startswith("warning")]) <= 2, err
     lost = [p for p, data in before.items() if not p.is_file() or p.read_bytes() != data]
@@ -218,7 +220,7 @@ def test_wrong_input_is_one_line_with_place_and_remedy(
     assert not list((tmp_path / "out" / "masks").glob("*.png")) if (tmp_path / "out").exists() else True
 
 
-def test_f17_rgb_masks_are_refused_before_the_first_step(
+def test_rgb_masks_are_refused_before_the_first_step(
     line: Path, tmp_path: Path, seg: Callable[..., Answer]
 ) -> None:
     shutil.copytree(line / "cam", tmp_path / "cam")

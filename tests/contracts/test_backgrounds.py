@@ -82,5 +82,5 @@ def test_masks_of_odd_inputs_are_not_random(case: str) -> None:
     scores, image = odd_inputs()[case]
     for name in registry.names("backgrounds"):
         component = registry.get("backgrounds", name)
-        one, two = (component.run(scores, image, component.params()).mask() for _ in range(2))
-        assert torch.equal(one, two)
+        first, second = (component.run(scores, image, component.params()).mask() for _ in range(2))
+        assert torch.equal(first, second)

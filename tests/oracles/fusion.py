@@ -9,7 +9,7 @@ def fused(maps, by, weights):
     weights = [1.0] * len(maps) if weights is None else weights
     out = np.empty_like(maps[0])
     for place in np.ndindex(out.shape):
-        values = [one[place] for one in maps]
+        values = [branch[place] for branch in maps]
         if by == "max":
             out[place] = max(values)
         elif by == "mean":

@@ -87,15 +87,15 @@ def miou_interval(matrices, draws, level, seed, reading, classes):
     names = len(matrices[0])
     ordered = sorted(matrices.tolist(), key=lambda m: [v for row in m for v in row])
     picks = np.random.default_rng(seed).integers(0, len(ordered), size=(draws, len(ordered)))
-    found = []
+    mious = []
     for row in picks.tolist():
         total = [[0] * (names + 1) for _ in range(names)]
         for pick in row:
             for i in range(names):
                 for j in range(names + 1):
                     total[i][j] += ordered[pick][i][j]
-        found.append(miou(total, names, reading, classes))
-    kept = sorted(v for v in found if not math.isnan(v))
+        mious.append(miou(total, names, reading, classes))
+    kept = sorted(v for v in mious if not math.isnan(v))
     if not kept:
         return math.nan, math.nan
 

@@ -106,21 +106,21 @@ def small_regions(values, keep, image, share, to):
 
 
 def _regions(labels):
-    seen, found = np.zeros(labels.shape, bool), []
+    visited, regions = np.zeros(labels.shape, bool), []
     for start in np.ndindex(labels.shape):
-        if seen[start]:
+        if visited[start]:
             continue
         cells, ahead = [], [start]
-        seen[start] = True
+        visited[start] = True
         while ahead:
             cell = ahead.pop()
             cells.append(cell)
             for near in _beside(cell, labels.shape):
-                if not seen[near] and labels[near] == labels[start]:
-                    seen[near] = True
+                if not visited[near] and labels[near] == labels[start]:
+                    visited[near] = True
                     ahead.append(near)
-        found.append(cells)
-    return found
+        regions.append(cells)
+    return regions
 
 
 def _beside(cell, shape):
@@ -130,7 +130,7 @@ def _beside(cell, shape):
 
 
 def _normal(features):
-    squares = sum((one[:, None] - one[None]) ** 2 for one in features)
+    squares = sum((feature[:, None] - feature[None]) ** 2 for feature in features)
     kernel = np.exp(-squares / 2)
     root = np.sqrt(kernel.sum(1))
     return kernel / root[:, None] / root[None]

@@ -24,12 +24,12 @@ def cv_slic(image, segments, compactness, sigma):
 
     side = round(math.sqrt(image.shape[0] * image.shape[1] / segments))
     soft = cv2.GaussianBlur(image, (0, 0), sigma) if sigma else image
-    made = cv2.ximgproc.createSuperpixelSLIC(
+    engine = cv2.ximgproc.createSuperpixelSLIC(
         cv2.cvtColor(soft, cv2.COLOR_RGB2LAB), cv2.ximgproc.SLIC, side, 2.55 * compactness
     )
-    made.iterate(10)
-    made.enforceLabelConnectivity(25)
-    return made.getLabels()
+    engine.iterate(10)
+    engine.enforceLabelConnectivity(25)
+    return engine.getLabels()
 
 
 def seeds(image, segments, compactness, sigma):
@@ -38,9 +38,9 @@ def seeds(image, segments, compactness, sigma):
     soft = cv2.GaussianBlur(image, (0, 0), sigma) if sigma else image
     height, width = image.shape[:2]
     prior = min(5, int(compactness / 5 + 0.5))
-    made = cv2.ximgproc.createSuperpixelSEEDS(width, height, 3, segments, 3, prior)
-    made.iterate(cv2.cvtColor(soft, cv2.COLOR_RGB2HSV), 10)
-    return made.getLabels()
+    engine = cv2.ximgproc.createSuperpixelSEEDS(width, height, 3, segments, 3, prior)
+    engine.iterate(cv2.cvtColor(soft, cv2.COLOR_RGB2HSV), 10)
+    return engine.getLabels()
 
 
 ENGINES = {"slic": slic, "felzenszwalb": felzenszwalb, "cv_slic": cv_slic, "seeds": seeds}
@@ -69,19 +69,19 @@ def pieces(labels, corners=False):
     steps = [(-1, 0), (1, 0), (0, -1), (0, 1)]
     if corners:
         steps += [(-1, -1), (-1, 1), (1, -1), (1, 1)]
-    seen = np.zeros(labels.shape, bool)
+    visited = np.zeros(labels.shape, bool)
     count = 0
     for start in np.ndindex(labels.shape):
-        if seen[start]:
+        if visited[start]:
             continue
         count += 1
-        seen[start] = True
+        visited[start] = True
         front = [start]
         while front:
             y, x = front.pop()
             for near in [(y + down, x + across) for down, across in steps]:
                 inside = 0 <= near[0] < labels.shape[0] and 0 <= near[1] < labels.shape[1]
-                if inside and not seen[near] and labels[near] == labels[start]:
-                    seen[near] = True
+                if inside and not visited[near] and labels[near] == labels[start]:
+                    visited[near] = True
                     front.append(near)
     return count

@@ -1,4 +1,4 @@
-"""How a command speaks and ends: exit codes, one-line errors, signals (F22), harmless text (F25)."""
+"""How a command speaks and ends: exit codes, one-line errors, signals, harmless text."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_command_that_ends_in_peace(
     assert capsys.readouterr() == ("", "")
 
 
-def test_f25_nothing_that_steers_a_terminal_gets_through(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_that_steers_a_terminal_gets_through(capsys: pytest.CaptureFixture[str]) -> None:
     console.say("a\x1b[31mred\rb\nc\t[red]d[/red]\u202e\x9b\udcff é 😀 \x00")
     assert capsys.readouterr().err == ("a\\x1b[31mred\\rb\\nc\\t[red]d[/red]\\u202e\\x9b\\udcff é 😀 \\x00\n")
 
@@ -112,7 +112,7 @@ def python(program: str, **options: object) -> subprocess.Popen[bytes]:
     )
 
 
-def test_f22_a_reader_that_has_gone_is_no_error() -> None:
+def test_a_reader_that_has_gone_is_no_error() -> None:
     program = """
 import sys
 from pseudolabel import console
@@ -159,7 +159,7 @@ def ended(child: subprocess.Popen[bytes]) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
 )
-def test_f22_the_first_signal_finishes_the_item(number: signal.Signals, code: int) -> None:
+def test_the_first_signal_finishes_the_item(number: signal.Signals, code: int) -> None:
     child = python(PROGRAM.format(polite=True))
     assert child.stdout is not None
     child.stdout.readline()
@@ -173,7 +173,7 @@ def test_f22_the_first_signal_finishes_the_item(number: signal.Signals, code: in
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_f22_the_second_signal_leaves(number: signal.Signals, code: int) -> None:
+def test_the_second_signal_leaves(number: signal.Signals, code: int) -> None:
     child = python(PROGRAM.format(polite=False))
     assert child.stdout is not None
     assert child.stderr is not None
@@ -188,7 +188,7 @@ def test_f22_the_second_signal_leaves(number: signal.Signals, code: int) -> None
     assert json.loads(out)["error"]["kind"] == "interrupted"
 
 
-def test_f22_the_third_leaves_even_a_cleanup_that_hangs() -> None:
+def test_the_third_leaves_even_a_cleanup_that_hangs() -> None:
     program = PROGRAM.replace(
         "for item in",
         "try: time.sleep(99)\n        finally: print('up', flush=True); time.sleep(99)\n        for item in",
@@ -208,7 +208,7 @@ def test_f22_the_third_leaves_even_a_cleanup_that_hangs() -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
 )
-def test_f22_a_signal_outside_of_any_loop(number: signal.Signals, code: int) -> None:
+def test_a_signal_outside_of_any_loop_ends_the_command(number: signal.Signals, code: int) -> None:
     child = python(
         "import sys, time\nfrom pseudolabel import console\n"
         "def command():\n    print(flush=True)\n    time.sleep(60)\n"
@@ -223,7 +223,7 @@ def test_f22_a_signal_outside_of_any_loop(number: signal.Signals, code: int) -> 
     assert "the same command continues" in err
 
 
-def test_f22_nohup_stays_in_force() -> None:
+def test_nohup_stays_in_force() -> None:
     child = python(
         PROGRAM.format(polite=True), preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
     )
@@ -236,7 +236,7 @@ def test_f22_nohup_stays_in_force() -> None:
     assert ended(child)[0] == 130
 
 
-def test_f22_a_forked_worker_ignores_ctrl_c_and_dies_of_sigterm() -> None:
+def test_a_forked_worker_ignores_ctrl_c_and_dies_of_sigterm() -> None:
     program = """
 import os, signal, sys, time
 from pseudolabel import console
@@ -257,19 +257,19 @@ sys.exit(console.run(command))
     assert ended(python(program)) == (0, "", "")
 
 
-def test_f22_handlers_are_put_back_and_other_threads_are_left_alone() -> None:
+def test_handlers_are_put_back_and_other_threads_are_left_alone() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    seen = []
+    answers = []
 
     def elsewhere() -> None:
         with console.interruptible() as stop:
-            seen.append(stop.requested)
-        seen.append(console.run(lambda: 7))
+            answers.append(stop.requested)
+        answers.append(console.run(lambda: 7))
 
     thread = threading.Thread(target=elsewhere)
     thread.start()
     thread.join()
-    assert seen == [False, 7]
+    assert answers == [False, 7]
     with console.interruptible():
         assert signal.getsignal(signal.SIGTERM) is not before[1]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before

@@ -1,4 +1,4 @@
-"""Images in every form that a file may have (F5)."""
+"""Images in every form that a file may have."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ FORMS: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", FORMS)
-def test_f5_every_orientation_is_shown_upright(form: str, orientation: int, tmp_path: Path) -> None:
+def test_every_orientation_is_shown_upright(form: str, orientation: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path / "x", stored(SHOWN, orientation), form.split()[0], exif=exif, **FORMS[form])
-    found = images.read_image(path)
-    assert found.shape == SHOWN.shape
+    image = images.read_image(path)
+    assert image.shape == SHOWN.shape
     assert images.read_size(path) == (HEIGHT, WIDTH)
-    assert found.flags.c_contiguous
-    assert found.flags.writeable
-    np.testing.assert_allclose(found.astype(int), SHOWN, atol=LOSSY if "J" in form.upper() else 0)
+    assert image.flags.c_contiguous
+    assert image.flags.writeable
+    np.testing.assert_allclose(image.astype(int), SHOWN, atol=LOSSY if "J" in form.upper() else 0)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 4711])
-def test_f5_a_senseless_orientation_is_none(orientation: int, tmp_path: Path) -> None:
+def test_a_senseless_orientation_is_none(orientation: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path / "x.png", SHOWN, "PNG", exif=exif)
@@ -59,7 +59,7 @@ def test_f5_a_senseless_orientation_is_none(orientation: int, tmp_path: Path) ->
     assert images.read_size(path) == (HEIGHT, WIDTH)
 
 
-def test_f5_orientation_behind_the_pixels_counts_for_the_size_too(tmp_path: Path) -> None:
+def test_orientation_behind_the_pixels_counts_for_the_size_too(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = png(2, 1, 8, 0, b"\0\1\2")
@@ -116,14 +116,14 @@ MODES: dict[str, tuple[Callable[[], Image.Image], str, ImageArray]] = {
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_f5_every_mode_gives_the_same_image(name: str, tmp_path: Path) -> None:
+def test_every_mode_gives_the_same_image(name: str, tmp_path: Path) -> None:
     make, kind, expected = MODES[name]
     options = {"JPEG": {"quality": 100}, "WEBP": {"lossless": True, "exact": True}}.get(kind, {})
     path = save(tmp_path / "x", make(), kind, **options)
-    found = images.read_image(path)
-    assert found.dtype == np.uint8
+    image = images.read_image(path)
+    assert image.dtype == np.uint8
     inexact = LOSSY if kind == "JPEG" or "ycbcr" in name else 1 if "alpha" in name else 0
-    np.testing.assert_allclose(found.astype(int), expected, atol=inexact)
+    np.testing.assert_allclose(image.astype(int), expected, atol=inexact)
 
 
 def without_adobe(data: bytes) -> bytes:
@@ -132,14 +132,14 @@ def without_adobe(data: bytes) -> bytes:
     return data[:start] + data[start + 2 + length :]
 
 
-def test_f5_cmyk_jpeg_without_adobes_mark_is_not_inverted(tmp_path: Path) -> None:
+def test_cmyk_jpeg_without_adobes_mark_is_not_inverted(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     ImageChops.invert(Image.fromarray(SHOWN).convert("CMYK")).save(buffer, "JPEG", quality=100)
     (tmp_path / "x.jpg").write_bytes(without_adobe(buffer.getvalue()))
     np.testing.assert_allclose(images.read_image(tmp_path / "x.jpg").astype(int), SHOWN, atol=LOSSY)
 
 
-def test_f5_ycck_jpeg(tmp_path: Path) -> None:
+def test_a_jpeg_in_ycck_is_read(tmp_path: Path) -> None:
     colours = np.asarray(Image.fromarray(255 - SHOWN).convert("YCbCr"))
     black = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)
     raw = 255 - np.concatenate([colours, black], axis=2)  # Pillow inverts what it writes
@@ -151,7 +151,7 @@ def test_f5_ycck_jpeg(tmp_path: Path) -> None:
     np.testing.assert_allclose(images.read_image(tmp_path / "x.jpg").astype(int), SHOWN, atol=2 * LOSSY)
 
 
-def test_f5_transparent_colours_are_white(tmp_path: Path) -> None:
+def test_transparent_colours_are_white(tmp_path: Path) -> None:
     image = few_colours()
     first = int(np.asarray(image)[0, 0])
     path = save(tmp_path / "p.png", image, "PNG", transparency=first)
@@ -164,23 +164,23 @@ def test_f5_transparent_colours_are_white(tmp_path: Path) -> None:
     assert (images.read_image(path) == expected).all()
 
 
-def test_f5_sixteen_bits_are_scaled_and_never_clipped(tmp_path: Path) -> None:
+def test_sixteen_bits_are_scaled_and_never_clipped(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 5000).astype(np.uint16)
     (tmp_path / "x.png").write_bytes(png(5000, 1, 16, 0, b"\0" + ramp.astype(">u2").tobytes()))
-    found = images.read_image(tmp_path / "x.png")[0, :, 0]
-    assert len(np.unique(found)) == 256
-    np.testing.assert_allclose(found, ramp / 257, atol=0.5)
+    levels = images.read_image(tmp_path / "x.png")[0, :, 0]
+    assert len(np.unique(levels)) == 256
+    np.testing.assert_allclose(levels, ramp / 257, atol=0.5)
     colours = np.stack([ramp, ramp[::-1], ramp], axis=1).astype(">u2")
     (tmp_path / "x.png").write_bytes(png(5000, 1, 16, 2, b"\0" + colours.tobytes()))
     np.testing.assert_allclose(images.read_image(tmp_path / "x.png")[0], colours / 257, atol=1)
 
 
-def test_f5_sixteen_bits_with_white_at_zero(tmp_path: Path) -> None:
+def test_sixteen_bits_with_white_at_zero_are_inverted(tmp_path: Path) -> None:
     save(tmp_path / "x.tif", sixteen("<"), "TIFF", tiffinfo={262: 0})
     assert (images.read_image(tmp_path / "x.tif") == 255 - GREY).all()
 
 
-def test_f5_twelve_bits_in_sixteen_are_dark_and_said_to_be(tmp_path: Path) -> None:
+def test_twelve_bits_in_sixteen_are_dark_and_said_to_be(tmp_path: Path) -> None:
     values = SHOWN[:, :, 0].astype("<u2") * 16
     save(tmp_path / "x.png", Image.frombytes("I;16", (WIDTH, HEIGHT), values.tobytes()), "PNG")
     with pytest.warns(images.ImageWarning, match=r"its largest value is \d+ of 65535"):
@@ -190,7 +190,7 @@ def test_f5_twelve_bits_in_sixteen_are_dark_and_said_to_be(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("kind", "span"), [("float32", "floats (-1.5 to 3)"), ("int32", "32 bit integers (-1 to 3)")]
 )
-def test_f5_values_without_a_white_are_refused_with_their_range(kind: str, span: str, tmp_path: Path) -> None:
+def test_values_without_a_white_are_refused_with_their_range(kind: str, span: str, tmp_path: Path) -> None:
     path = save(tmp_path / "x.tif", Image.fromarray(np.array([[-1.5, 3], [0, 1]], kind)), "TIFF")
     with pytest.raises(DataError) as raised:
         images.read_image(path)
@@ -198,17 +198,17 @@ def test_f5_values_without_a_white_are_refused_with_their_range(kind: str, span:
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "WEBP", "PNG"])
-def test_f5_the_first_of_several_frames_with_a_warning(kind: str, tmp_path: Path) -> None:
+def test_the_first_of_several_frames_with_a_warning(kind: str, tmp_path: Path) -> None:
     other = Image.fromarray(255 - SHOWN)
     options = {"lossless": True} if kind == "WEBP" else {}
     save(tmp_path / "x", SHOWN, kind, save_all=True, append_images=[other], **options)
     with pytest.warns(images.ImageWarning, match="has several frames; the first is used"):
-        found = images.read_image(tmp_path / "x")
-    assert (found == SHOWN).all()
+        image = images.read_image(tmp_path / "x")
+    assert (image == SHOWN).all()
     assert images.read_size(tmp_path / "x") == (HEIGHT, WIDTH)
 
 
-def test_f5_previews_in_a_cameras_jpeg_are_no_frames(tmp_path: Path) -> None:
+def test_previews_in_a_cameras_jpeg_are_no_frames(tmp_path: Path) -> None:
     preview = Image.fromarray(SHOWN[::2, ::2])
     path = save(tmp_path / "x.jpg", SHOWN, "MPO", save_all=True, append_images=[preview], quality=100)
     np.testing.assert_allclose(images.read_image(path).astype(int), SHOWN, atol=3 * LOSSY)

@@ -1,4 +1,4 @@
-"""Images that are broken, strange, huge or tiny (F4, F7)."""
+"""Images that are broken, strange, huge or tiny."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.pseudolabel.image_files import (
 )
 
 
-def test_f4_the_content_tells_the_format(tmp_path: Path) -> None:
+def test_the_content_tells_the_format(tmp_path: Path) -> None:
     save(tmp_path / "x.jpg", SHOWN, "PNG")
     assert (images.read_image(tmp_path / "x.jpg") == SHOWN).all()
 
@@ -50,19 +50,19 @@ STRANGE = {
 }
 
 
-@pytest.mark.parametrize("found", STRANGE)
-def test_f4_other_content_is_refused_by_name(found: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", STRANGE)
+def test_other_content_is_refused_by_name(content: str, tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
-    path.write_bytes(STRANGE[found])
+    path.write_bytes(STRANGE[content])
     for read in (images.read_image, images.read_size):
         with pytest.raises(DataError) as raised:
             read(path)
         assert str(raised.value) == (
-            f"{path}: is {found}; wanted is JPEG, PNG, BMP, TIFF, WEBP: save the image as one of these"
+            f"{path}: is {content}; wanted is JPEG, PNG, BMP, TIFF, WEBP: save the image as one of these"
         )
 
 
-def test_f4_no_regular_file(tmp_path: Path) -> None:
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     os.mkfifo(tmp_path / "fifo.jpg")
     (tmp_path / "empty.jpg").touch()
@@ -85,7 +85,7 @@ def test_f4_no_regular_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["EIO", "EACCES", "memory"])
-def test_f4_a_planned_fault_of_the_decoder(
+def test_a_planned_fault_of_the_decoder_is_our_error(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path / "x.png", SHOWN, "PNG")
@@ -109,11 +109,11 @@ def small(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
-def test_f4_cuts_and_flips_give_an_image_or_our_error(kind: str, tmp_path: Path) -> None:
+def test_cuts_and_flips_give_an_image_or_our_error(kind: str, tmp_path: Path) -> None:
     data = small(kind)
     path = tmp_path / "x"
     path.write_bytes(data)
-    whole = images.read_image(path)
+    intact = images.read_image(path)
     draw = np.random.default_rng(0)
     outcomes = {"whole": 0, "other": 0, "refused": 0}
     # As outside of the tests: what Pillow warns of is no error.
@@ -126,30 +126,30 @@ def test_f4_cuts_and_flips_give_an_image_or_our_error(kind: str, tmp_path: Path)
                 file.write(mutant)
                 file.truncate()
                 file.flush()
-                outcome = outcome_of(path, whole)
+                outcome = outcome_of(path, intact)
                 outcomes[outcome] += 1
                 assert len(mutant) == len(data) or outcome != "other", "a cut image has no other pixels"
     assert outcomes["refused"] > 50
     assert outcomes["whole"] + outcomes["other"] > 0
 
 
-def outcome_of(path: Path, whole: ImageArray) -> str:
+def outcome_of(path: Path, intact: ImageArray) -> str:
     with contextlib.suppress(DataError):
         images.read_size(path)
     try:
-        found = images.read_image(path)
+        image = images.read_image(path)
     except DataError as fault:
         message = str(fault)
     else:
-        assert found.dtype == np.uint8
-        assert found.ndim == 3
-        return "whole" if found.shape == whole.shape and (found == whole).all() else "other"
+        assert image.dtype == np.uint8
+        assert image.ndim == 3
+        return "whole" if image.shape == intact.shape and (image == intact).all() else "other"
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
     return "refused"
 
 
-def test_f4_a_truncated_file_is_refused_even_where_somebody_asked_for_tolerance(
+def test_a_truncated_file_is_refused_even_where_somebody_asked_for_tolerance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from PIL import ImageFile
@@ -165,7 +165,7 @@ def test_f4_a_truncated_file_is_refused_even_where_somebody_asked_for_tolerance(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (31, 33), (2, 20_000)])
-def test_f7_sizes_at_the_edge(size: tuple[int, int], tmp_path: Path) -> None:
+def test_images_of_the_smallest_and_oddest_sizes_come_back(size: tuple[int, int], tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
     images.write_image(tmp_path / "x.png", pixels)
     assert (images.read_image(tmp_path / "x.png") == pixels).all()
@@ -190,7 +190,7 @@ def bombs() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", bombs())
-def test_f7_a_bomb_is_refused_from_its_header(name: str, tmp_path: Path) -> None:
+def test_a_bomb_is_refused_from_its_header(name: str, tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(bombs()[name])
     assert path.stat().st_size < 30_000
@@ -206,7 +206,7 @@ def test_f7_a_bomb_is_refused_from_its_header(name: str, tmp_path: Path) -> None
 @pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="the system does not tell a peak of memory"
 )
-def test_f7_a_bomb_takes_no_memory(tmp_path: Path) -> None:
+def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     for number, data in enumerate(bombs().values()):
         (tmp_path / str(number)).write_bytes(data)
     text = zlib.compress(bytes(150_000_000), 1)
@@ -244,7 +244,7 @@ print(said, int(most[1]) // 1000)
     assert int(megabytes) < 200
 
 
-def test_f7_the_limit_is_of_pixels_and_can_be_set(tmp_path: Path) -> None:
+def test_the_limit_is_of_pixels_and_can_be_set(tmp_path: Path) -> None:
     images.write_image(tmp_path / "x.png", SHOWN)
     assert images.read_image(tmp_path / "x.png", limit=HEIGHT * WIDTH).shape == SHOWN.shape
     for read in (images.read_image, images.read_size):

@@ -1,4 +1,4 @@
-"""Masks: exact indices in and out, VOC colours, everything else refused with a hint: F17."""
+"""Masks: exact indices in and out, VOC colours, everything else refused with a hint."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SCENE = np.kron(np.array([[0, 3, 15], [20, 255, 1]], np.uint8), np.ones((6, 7), 
 
 def chunks(data: bytes) -> dict[bytes, bytes]:
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    found, place = {}, 8
+    by_type, place = {}, 8
     while place < len(data):
         length = struct.unpack(">I", data[place : place + 4])[0]
-        found[data[place + 4 : place + 8]] = data[place + 8 : place + 8 + length]
+        by_type[data[place + 4 : place + 8]] = data[place + 8 : place + 8 + length]
         place += 12 + length
-    return found
+    return by_type
 
 
 def test_the_palette_is_vocs() -> None:
@@ -57,12 +57,12 @@ def test_the_palette_is_vocs() -> None:
 def test_indices_come_back_from_an_indexed_png_of_eight_bits(mask: Mask, level: int) -> None:
     data = masks.encode_mask(mask, level)
     assert masks.encode_mask(mask.copy(order="F"), level) == data
-    found = chunks(data)
-    width, height, depth, colour_type = struct.unpack(">IIBB", found[b"IHDR"][:10])
+    by_type = chunks(data)
+    width, height, depth, colour_type = struct.unpack(">IIBB", by_type[b"IHDR"][:10])
     assert (height, width) == mask.shape
     assert (depth, colour_type) == (8, 3)
-    assert found[b"PLTE"] == masks.PALETTE.tobytes()
-    assert set(found) == {b"IHDR", b"PLTE", b"IDAT", b"IEND"}, "no time stamp, no transparency"
+    assert by_type[b"PLTE"] == masks.PALETTE.tobytes()
+    assert set(by_type) == {b"IHDR", b"PLTE", b"IDAT", b"IEND"}, "no time stamp, no transparency"
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode == "P"
         assert (np.array(image) == mask).all()
@@ -74,12 +74,12 @@ def test_indices_come_back_from_an_indexed_png_of_eight_bits(mask: Mask, level: 
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (33, 31)])
-def test_f7_sizes_at_the_edge(size: tuple[int, int], tmp_path: Path) -> None:
+def test_masks_of_the_smallest_and_oddest_sizes_come_back(size: tuple[int, int], tmp_path: Path) -> None:
     mask = np.random.default_rng(0).integers(0, 256, size).astype(np.uint8)
     masks.write_mask(tmp_path / "deep" / "x.png", mask)
-    found = masks.read_mask(tmp_path / "deep" / "x.png")
-    assert found.flags.writeable
-    assert (found == mask).all()
+    stored = masks.read_mask(tmp_path / "deep" / "x.png")
+    assert stored.flags.writeable
+    assert (stored == mask).all()
 
 
 def test_what_is_no_mask_is_not_written() -> None:
@@ -163,7 +163,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_f17_what_holds_no_indices_is_refused_with_a_hint(name: str, tmp_path: Path) -> None:
+def test_what_holds_no_indices_is_refused_with_a_hint(name: str, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     data, text = REFUSED[name]
     path.write_bytes(data)
@@ -172,7 +172,7 @@ def test_f17_what_holds_no_indices_is_refused_with_a_hint(name: str, tmp_path: P
     assert str(raised.value) == f"{path}: {text}"
 
 
-def test_f17_a_missing_or_cut_mask(tmp_path: Path) -> None:
+def test_a_missing_or_truncated_mask_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is missing"):
         masks.read_mask(tmp_path / "x.png")
     (tmp_path / "x.png").write_bytes(masks.encode_mask(SCENE)[:-30])
@@ -180,7 +180,7 @@ def test_f17_a_missing_or_cut_mask(tmp_path: Path) -> None:
         masks.read_mask(tmp_path / "x.png")
 
 
-def test_f4_no_cut_or_flip_changes_a_mask_unseen_but_where_no_sum_covers_it(tmp_path: Path) -> None:
+def test_no_cut_or_flip_changes_a_mask_silently_but_where_no_checksum_covers_it(tmp_path: Path) -> None:
     data = masks.encode_mask(SCENE)
     path = tmp_path / "x.png"
     path.write_bytes(data)
@@ -196,22 +196,22 @@ def test_f4_no_cut_or_flip_changes_a_mask_unseen_but_where_no_sum_covers_it(tmp_
                 file.truncate()
                 file.flush()
                 try:
-                    found = masks.read_mask(path)
+                    stored = masks.read_mask(path)
                 except DataError:
                     refused += 1
                 else:
-                    assert (found == SCENE).all() or len(mutant) == len(data)
+                    assert (stored == SCENE).all() or len(mutant) == len(data)
     assert refused > len(data)
 
 
-def test_f7_a_mask_above_the_limit_is_refused(tmp_path: Path) -> None:
+def test_a_mask_above_the_limit_is_refused(tmp_path: Path) -> None:
     masks.write_mask(tmp_path / "x.png", SCENE)
     assert masks.read_mask(tmp_path / "x.png", limit=SCENE.size).shape == SCENE.shape
     with pytest.raises(DataError, match="above the limit"):
         masks.read_mask(tmp_path / "x.png", limit=SCENE.size - 1)
 
 
-def test_f17_values_outside_of_the_classes_are_named_with_their_pixels() -> None:
+def test_values_outside_of_the_classes_are_named_with_their_pixels() -> None:
     masks.check_values(SCENE, VOC, Path("x.png"))
     masks.check_values(SCENE * 0, VOC, Path("x.png"))
     masks.check_values(SCENE * 0 + 255, VOC, Path("x.png"))
@@ -226,7 +226,7 @@ def test_f17_values_outside_of_the_classes_are_named_with_their_pixels() -> None
         masks.check_values(ramp, VOC, Path("x.png"))
 
 
-def test_f17_hints_for_values(tmp_path: Path) -> None:
+def test_foreign_values_are_refused_with_a_hint_at_their_cause(tmp_path: Path) -> None:
     luma = np.array(Image.fromarray(COLOURS).convert("L"))
     with pytest.raises(DataError, match="looks like a palette mask that was read as grey; save its indices"):
         masks.check_values(luma, VOC, Path("x.png"))
@@ -234,7 +234,7 @@ def test_f17_hints_for_values(tmp_path: Path) -> None:
         masks.check_values(np.array([[0, 1, 21]], np.uint8), VOC, Path("x.png"))
 
 
-def test_f17_zero_and_255_alone_look_binary_but_a_border_does_not() -> None:
+def test_zero_and_255_alone_look_binary_but_a_border_does_not() -> None:
     thing = np.zeros((60, 60), np.uint8)
     thing[20:40, 20:40] = 255
     border = thing.copy()
@@ -247,7 +247,7 @@ def test_f17_zero_and_255_alone_look_binary_but_a_border_does_not() -> None:
     assert masks.looks_binary(np.array([[0, 255, 255]], np.uint8))
 
 
-def test_f17_size(tmp_path: Path) -> None:
+def test_a_mask_of_another_size_than_its_image_is_refused(tmp_path: Path) -> None:
     masks.check_size((3, 4), (3, 4), Path("x.png"))
     with pytest.raises(
         DataError, match=r"x\.png: mask is 4 x 3, its image 3 x 4; save the mask as the image is"
@@ -255,7 +255,7 @@ def test_f17_size(tmp_path: Path) -> None:
         masks.check_size((4, 3), (3, 4), Path("x.png"))
 
 
-def test_f17_colours_are_mapped_back_only_where_all_are_known(tmp_path: Path) -> None:
+def test_colours_are_mapped_back_only_where_all_are_known(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(saved(COLOURS))
     assert (masks.read_colours(path) == SCENE).all()

@@ -51,9 +51,9 @@ def test_logits_equal_those_of_the_original_implementation(lite: nn.Module) -> N
     reference.eval()
     images = torch.cat([shown(skimage.data.chelsea()), shown(skimage.data.coffee())])
     with torch.no_grad():
-        expected, found = reference(images), lite(images)
+        expected, actual = reference(images), lite(images)
     assert expected.std() > 0.5  # a network without its weights gives nearly equal logits
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)  # float32 sums in another order
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-4)  # float32 sums in another order
 
 
 @pytest.mark.parametrize(("name", "family"), [("chelsea", CATS), ("coffee", COFFEE)])
@@ -130,12 +130,12 @@ def test_torchvision_tells_its_own() -> None:
 
 
 def test_digest_is_of_the_content(tmp_path: Path) -> None:
-    one, other = tmp_path / "a.pth", tmp_path / "b.pth"
-    for path in (one, other):
+    first, other = tmp_path / "a.pth", tmp_path / "b.pth"
+    for path in (first, other):
         path.write_bytes(b"same")
-    assert weights.digest(TINY, str(one)) == weights.digest(TINY, str(other))
+    assert weights.digest(TINY, str(first)) == weights.digest(TINY, str(other))
     other.write_bytes(b"else")
-    assert weights.digest(TINY, str(one)) != weights.digest(TINY, str(other))
+    assert weights.digest(TINY, str(first)) != weights.digest(TINY, str(other))
     assert len(weights.digest(LITE, "package")) == 64
     assert weights.digest("resnet50", "hub").startswith("hub:resnet50.")
 
@@ -205,9 +205,9 @@ class TestRefused:
                 self.take(path)
 
     def test_no_state_dict(self, tmp_path: Path) -> None:
-        for content, told in (([1, 2], "holds a list"), ({"epoch": 1}, "holds no tensor")):
+        for content, message in (([1, 2], "holds a list"), ({"epoch": 1}, "holds no tensor")):
             torch.save(content, tmp_path / "x.pth")
-            with pytest.raises(DataError, match=told):
+            with pytest.raises(DataError, match=message):
                 self.take(tmp_path / "x.pth")
 
     @pytest.mark.parametrize("call", ["system", "eval", "getattr", "open", "numpy"])

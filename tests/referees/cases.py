@@ -47,13 +47,13 @@ class Case:
 
 def cases(scenes: tuple[str, ...]) -> list[Case]:
     """Every method and referee on every scene; Grad-CAM++ on loud ones, for the sake of their epsilon."""
-    found = []
+    listed = []
     for method, scene in product(REFEREES, scenes):
         layers = "layer" in registry.get("methods", method).params.model_fields
         loud = method == "grad_cam_pp"
         for referee, named in product(REFEREES[method], (False, True) if layers and not loud else (False,)):
-            found.append(Case(method, referee, f"loud {scene}" if loud else scene, named))
-    return found
+            listed.append(Case(method, referee, f"loud {scene}" if loud else scene, named))
+    return listed
 
 
 def ours(case: Case, where: Scene, images: Tensor) -> list[NDArray[np.floating]]:
@@ -69,10 +69,10 @@ def ours(case: Case, where: Scene, images: Tensor) -> list[NDArray[np.floating]]
     return [row[0] if len(row) == 1 else row for row in values]
 
 
-def error(case: Case, found: list[NDArray[np.floating]], wanted: list[NDArray[np.floating]]) -> float:
+def error(case: Case, actual: list[NDArray[np.floating]], wanted: list[NDArray[np.floating]]) -> float:
     """The largest difference of any target, relative to the largest value of its map."""
     worst = 0.0
-    for signed, answer in zip(found, wanted, strict=True):
+    for signed, answer in zip(actual, wanted, strict=True):
         rectified = case.referee.startswith("torchcam") and case.method != "cam"
         mine = signed.clip(min=0) if rectified else signed
         scale = np.abs(answer).max() or np.abs(signed).max()

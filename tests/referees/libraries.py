@@ -46,22 +46,24 @@ def captum_input_x_gradient(network: nn.Module, image: Tensor, label: int, layer
 
 
 def captum_integrated_gradients(network: nn.Module, image: Tensor, label: int, layer: str) -> Array:
-    found = captum.attr.IntegratedGradients(network).attribute(
+    attribution = captum.attr.IntegratedGradients(network).attribute(
         image, target=label - 1, n_steps=STEPS, method="gausslegendre"
     )
-    return _numpy(found)
+    return _numpy(attribution)
 
 
 def captum_integrated_gradients_midpoint(network: nn.Module, image: Tensor, label: int, layer: str) -> Array:
-    found = captum.attr.IntegratedGradients(network).attribute(
+    attribution = captum.attr.IntegratedGradients(network).attribute(
         image, target=label - 1, n_steps=STEPS, method="riemann_middle"
     )
-    return _numpy(found)
+    return _numpy(attribution)
 
 
 def captum_grad_cam(network: nn.Module, image: Tensor, label: int, layer: str) -> Array:
-    found = captum.attr.LayerGradCam(network, network.get_submodule(layer)).attribute(image, target=label - 1)
-    return _numpy(found)[0]
+    attribution = captum.attr.LayerGradCam(network, network.get_submodule(layer)).attribute(
+        image, target=label - 1
+    )
+    return _numpy(attribution)[0]
 
 
 def captum_hires_cam(network: nn.Module, image: Tensor, label: int, layer: str) -> Array:
@@ -99,8 +101,8 @@ def pytorch_grad_cam_hires_cam(network: nn.Module, image: Tensor, label: int, la
     return _pytorch_grad_cam(pytorch_grad_cam.HiResCAM, network, image, label, layer)
 
 
-def _numpy(found: Tensor) -> Array:
-    values: Array = found.detach()[0].numpy()
+def _numpy(tensor: Tensor) -> Array:
+    values: Array = tensor.detach()[0].numpy()
     return values
 
 
@@ -123,5 +125,5 @@ def _pytorch_grad_cam(
         scores[0, label - 1].backward()
         kept = extractor.activations_and_grads
         output, gradient = kept.activations[0].numpy(), kept.gradients[0].numpy()
-        found: Array = extractor.get_cam_image(image, module, None, output, gradient, False)[0]
-        return found
+        values: Array = extractor.get_cam_image(image, module, None, output, gradient, False)[0]
+        return values

@@ -1,4 +1,4 @@
-"""F17: `seg check` lists every fault, `seg train` refuses before it starts, nothing is repaired unasked."""
+"""`seg check` lists every fault, `seg train` refuses before it starts, nothing is repaired unasked."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def write(recipe: dict[str, Any], folder: Path) -> Path:
     return path
 
 
-def test_f17_check_lists_exactly_the_planted_faults(spoilt: Path, recipe_of: Recipe, tmp_path: Path) -> None:
+def test_check_lists_exactly_the_planted_faults(spoilt: Path, recipe_of: Recipe, tmp_path: Path) -> None:
     found = segtrain.check(write(recipe_on(recipe_of, spoilt), tmp_path), quiet=True)
     by_id = {fault["id"]: fault for fault in found["faults"]}
     wanted = planted(spoilt)
@@ -115,7 +115,7 @@ def test_f17_check_lists_exactly_the_planted_faults(spoilt: Path, recipe_of: Rec
     assert (found["good"], found["images"], found["failed"]) == (20, 31, 11)
 
 
-def test_f17_values_are_named_with_their_pixels(
+def test_values_are_named_with_their_pixels(
     make_voc: Callable[..., Path], recipe_of: Recipe, tmp_path: Path
 ) -> None:
     root = make_voc(count=2)
@@ -131,7 +131,7 @@ def test_f17_values_are_named_with_their_pixels(
     assert "and 2 more" in fault["what"]
 
 
-def test_f17_train_refuses_before_the_device_is_touched(
+def test_train_refuses_before_the_device_is_touched(
     spoilt: Path, recipe_of: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "pick", lambda name: pytest.fail("the device was touched"))
@@ -142,7 +142,7 @@ def test_f17_train_refuses_before_the_device_is_touched(
     assert not (tmp_path / "run").exists()
 
 
-def test_f17_a_mask_without_an_image_is_a_fault_and_one_off_the_list_is_not(
+def test_a_mask_without_an_image_is_a_fault_and_one_off_the_list_is_not(
     make_voc: Callable[..., Path], recipe_of: Recipe, tmp_path: Path
 ) -> None:
     root = make_voc(count=3, val=1)
@@ -153,7 +153,7 @@ def test_f17_a_mask_without_an_image_is_a_fault_and_one_off_the_list_is_not(
     assert found["masks_not_listed"] == 1  # val_0
 
 
-def test_f17_all_255_and_background_only_are_legal_and_counted(
+def test_all_255_and_background_only_are_legal_and_counted(
     make_voc: Callable[..., Path], recipe_of: Recipe, tmp_path: Path
 ) -> None:
     root = make_voc(count=3, val=1)
@@ -169,7 +169,7 @@ def test_f17_all_255_and_background_only_are_legal_and_counted(
     assert sum(found["pixels"].values()) == 24 * 31 + 40 * 33 + 17 * 48
 
 
-def test_f17_fix_writes_copies_and_leaves_the_input(spoilt: Path, recipe_of: Recipe, tmp_path: Path) -> None:
+def test_fix_writes_copies_and_leaves_the_input(spoilt: Path, recipe_of: Recipe, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in (spoilt / "SegmentationClass").iterdir()}
     recipe = recipe_on(recipe_of, spoilt)
     names = list(FAULTS)
@@ -201,7 +201,7 @@ def test_a_folder_is_checked_against_images_and_classes(make_voc: Callable[..., 
     assert list(found["pixels"]) == ["background", "red", "green", "ignore"]
 
 
-def test_f4_a_broken_image_stops_or_is_left_out(
+def test_a_broken_image_stops_or_is_left_out(
     make_voc: Callable[..., Path], recipe_of: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_voc(count=4, val=1)

@@ -97,7 +97,7 @@ def test_faults_end_with_their_code_and_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_f17_rgb_masks_are_refused_by_the_command(
+def test_rgb_masks_are_refused_by_the_command(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pseudolabel import images, masks

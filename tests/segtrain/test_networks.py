@@ -25,7 +25,7 @@ def images(count: int, height: int, width: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("height", [1, 2, 31, 33, 65])
 @pytest.mark.parametrize("width", [1, 2, 70, 1000])
-def test_f7_output_has_the_size_of_the_input(height: int, width: int) -> None:
+def test_output_has_the_size_of_the_input(height: int, width: int) -> None:
     network = a_network().eval()
     with torch.inference_mode():
         logits = network(images(1, height, width))
@@ -49,7 +49,7 @@ def test_normalises_pads_and_cuts_back() -> None:
 
 
 @pytest.mark.parametrize(("count", "side"), [(1, 16), (1, 32), (2, 16)])
-def test_f7_batch_norm_survives_a_single_value(count: int, side: int) -> None:
+def test_batch_norm_survives_a_single_value(count: int, side: int) -> None:
     network = a_network().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network(images(count, side, side)).square().mean().backward()

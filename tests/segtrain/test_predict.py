@@ -23,7 +23,7 @@ def predict(run: Path, source: Any, out: Path, **options: Any) -> dict[str, Any]
     return segtrain.predict(run, source, out, device="cpu", quiet=True, **{"workers": 0, **options})
 
 
-def test_f24_the_score_is_what_the_predicted_masks_say(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_score_is_what_the_predicted_masks_say(trained: tuple[Path, Path], tmp_path: Path) -> None:
     run, root = trained
     found = segtrain.evaluate(run, device="cpu", workers=0, quiet=True)
     assert found == disk.read_json(run / "evaluation.json")
@@ -73,7 +73,7 @@ def test_images_are_shown_to_the_network_at_their_own_size(
     assert len(set(wanted)) == 4
 
 
-def test_f18_validation_without_a_labelled_pixel_is_undefined(trained: tuple[Path, Path]) -> None:
+def test_validation_without_a_labelled_pixel_is_undefined(trained: tuple[Path, Path]) -> None:
     run, root = trained
     for index in range(4):
         file = root / "SegmentationClass" / f"val_{index}.png"
@@ -94,7 +94,7 @@ def test_a_partial_score_is_no_score(trained: tuple[Path, Path], monkeypatch: py
     assert not (run / "evaluation.json").exists()
 
 
-def test_f12_data_of_other_classes_are_refused(trained: tuple[Path, Path]) -> None:
+def test_data_of_other_classes_are_refused(trained: tuple[Path, Path]) -> None:
     run, root = trained
     (root / "classes.txt").write_text("background\ngreen\nred\n")
     with pytest.raises(DataError, match="first difference: id 1 is 'red', wanted 'green'"):
@@ -107,7 +107,7 @@ def test_no_run_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 70), (1, 300), (31, 33), (65, 16)])
-def test_f7_a_mask_has_the_size_of_its_image(
+def test_a_mask_has_the_size_of_its_image(
     size: tuple[int, int], trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -120,7 +120,7 @@ def test_f7_a_mask_has_the_size_of_its_image(
         assert opened.getpalette() == masks.PALETTE.ravel().tolist()
 
 
-def test_f5_a_turned_image_gives_a_turned_mask(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_turned_image_gives_a_turned_mask(trained: tuple[Path, Path], tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -133,7 +133,7 @@ def test_f5_a_turned_image_gives_a_turned_mask(trained: tuple[Path, Path], tmp_p
     np.testing.assert_array_equal(turned, masks.read_mask(tmp_path / "out" / "upright.png"))
 
 
-def test_f4_goes_on_past_a_broken_image(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_goes_on_past_a_broken_image(trained: tuple[Path, Path], tmp_path: Path) -> None:
     run, root = trained
     broken = root / "JPEGImages" / "val_1.png"
     whole = broken.read_bytes()
@@ -160,7 +160,7 @@ def test_a_changed_image_is_done_again(trained: tuple[Path, Path], tmp_path: Pat
     assert masks.read_mask(tmp_path / "out" / "val_0.png").shape == (9, 9)
 
 
-def test_f8_images_that_would_share_a_mask_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_images_that_would_share_a_mask_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
     for name in ("a.png", "A.jpg"):
         images.write_image(tmp_path / "in" / name, np.zeros((9, 9, 3), np.uint8))
     with pytest.raises(DataError, match="would share the mask"):

@@ -89,8 +89,8 @@ def test_they_are_listed_with_formula_and_source(site: Path) -> None:
     for kind, name in zip(("methods", "refiners", "backgrounds"), COMPONENTS, strict=True):
         assert listed[kind][name]["formula"]
         assert listed[kind][name]["source"]
-    told = run(site, "methods", "margin").stdout
-    assert "margin = 0.1, at least 0, at most 1 [share 0..1]: lead over the second class" in told
+    output = run(site, "methods", "margin").stdout
+    assert "margin = 0.1, at least 0, at most 1 [share 0..1]: lead over the second class" in output
 
 
 def test_a_recipe_uses_them(site: Path, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_recipe_uses_them(site: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 2
     own = oracles(site)
-    found = set()
+    labels = set()
     for name in ("p0", "p1"):
         stored = load_file(tmp_path / "out" / "maps" / f"{name}.safetensors")
         ids, raw = stored["ids"].tolist(), stored["scores"].astype(np.float64)
@@ -109,8 +109,8 @@ def test_a_recipe_uses_them(site: Path, tmp_path: Path) -> None:
         wanted = np.array([0, *ids])[label_scores.argmax(axis=0)]
         mask = masks.read_mask(tmp_path / "out" / "masks" / f"{name}.png")
         assert (mask != wanted).mean() < 0.002  # a tie in float32 need not be one in float64
-        found.update(np.unique(mask).tolist())
-    assert len(found) >= 3, "the masks must show several outcomes"
+        labels.update(np.unique(mask).tolist())
+    assert len(labels) >= 3, "the masks must show several outcomes"
 
 
 def test_the_shipped_suites_hold_them_to_their_oracles(site: Path) -> None:

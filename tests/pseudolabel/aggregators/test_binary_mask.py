@@ -40,17 +40,20 @@ Array = NDArray[np.float64]
 
 def line(method: str, *around: Parameters) -> BoundMethod:
     component = registry.get("methods", method)
-    return build((component, component.params()), [(COMPONENTS[type(one)], one) for one in around])
+    return build(
+        (component, component.params()),
+        [(COMPONENTS[type(params)], params) for params in around],
+    )
 
 
 def explained(bound: BoundMethod, batch: int = 16) -> Attribution:
     return bound.explain(Explained(Small(), batch=batch), random_images(), TARGETS, KEYS)
 
 
-def close(found: torch.Tensor | Array, wanted: torch.Tensor | Array) -> None:
+def close(actual: torch.Tensor | Array, wanted: torch.Tensor | Array) -> None:
     """Float32 sums, relative to the map's largest value."""
     wanted = np.asarray(wanted)
-    np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-4, atol=3e-5 * np.abs(wanted).max())
+    np.testing.assert_allclose(np.asarray(actual), wanted, rtol=1e-4, atol=3e-5 * np.abs(wanted).max())
 
 
 def test_one_mask_that_keeps_all_is_the_method_itself_or_input_times_gradient() -> None:
@@ -67,7 +70,7 @@ def test_one_mask_that_keeps_all_is_the_method_itself_or_input_times_gradient() 
 
 def test_the_gradient_to_the_mask_is_autograd_s() -> None:
     network = functions(Small()).network
-    found = explained(line("saliency", BinaryMask(count=3))).values[:, 0]
+    attribution = explained(line("saliency", BinaryMask(count=3))).values[:, 0]
     wanted = torch.zeros(6, 26, 35, dtype=torch.float64)
     for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
         for index in range(3):
@@ -75,7 +78,7 @@ def test_the_gradient_to_the_mask_is_autograd_s() -> None:
             logit = network((random_images()[image].double() * mask)[None])[0, label - 1]
             (gradient,) = torch.autograd.grad(logit, mask)
             wanted[row] += gradient[0].abs() / 3
-    close(found, wanted)
+    close(attribution, wanted)
 
 
 @pytest.mark.parametrize("accumulate", ["signed_in_chunk", "abs_per_crop"])
@@ -83,7 +86,7 @@ def test_the_gradient_to_the_mask_is_autograd_s() -> None:
 def test_crops_of_masked_images_equal_their_oracle(chunk: int, accumulate: Any) -> None:
     params = RandomCrop(count=5, size=20, chunk=chunk, accumulate=accumulate)
     masked = BinaryMask(count=2, keep=0.8)
-    found = explained(line("saliency", params, masked), batch=7)
+    result = explained(line("saliency", params, masked), batch=7)
     network = functions(Small())
     for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
         masks = module.drawn(KEYS[image], (26, 35), masked)["masks"]
@@ -96,9 +99,9 @@ def test_crops_of_masked_images_equal_their_oracle(chunk: int, accumulate: Any) 
             windows,
             params.as_dict(),
         )
-        close(found.values[row, 0], expected)
-    assert found.uncovered is not None
-    assert float(found.uncovered.amin()) > 0
+        close(result.values[row, 0], expected)
+    assert result.uncovered is not None
+    assert float(result.uncovered.amin()) > 0
 
 
 def inner_of(network: Functions, label: int) -> Callable[[Array], tuple[Array, float, float]]:
@@ -113,7 +116,7 @@ def inner_of(network: Functions, label: int) -> Callable[[Array], tuple[Array, f
 
 def test_crops_of_a_masked_image_are_autograd_s_gradient_to_the_mask() -> None:
     params = RandomCrop(count=4, size=20, chunk=100)
-    found = explained(line("saliency", params, BinaryMask(count=1))).values[:, 0]
+    attribution = explained(line("saliency", params, BinaryMask(count=1))).values[:, 0]
     network = functions(Small()).network
     for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
         mask = module.mask(KEYS[image], 0, (26, 35), 0.9).double().requires_grad_()
@@ -123,12 +126,12 @@ def test_crops_of_a_masked_image_are_autograd_s_gradient_to_the_mask() -> None:
             logit = network(crop)[0, label - 1]
             score = score + logit.detach().sigmoid() * logit
         (gradient,) = torch.autograd.grad(score, mask)
-        close(found[row], gradient[0].abs())
+        close(attribution[row], gradient[0].abs())
 
 
 def test_masks_around_crops_of_crops_look_at_the_crop_of_the_image() -> None:
     inside, outside = RandomCrop(count=2, size=12, scale=(0.3, 0.9)), RandomCrop(count=3, size=18, chunk=2)
-    found = explained(line("saliency", inside, outside, BinaryMask(count=2)), batch=5).values[:, 0]
+    attribution = explained(line("saliency", inside, outside, BinaryMask(count=2)), batch=5).values[:, 0]
     network = functions(Small())
     for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
         input_image = random_images()[image].double().numpy()
@@ -181,14 +184,14 @@ def test_masks_around_crops_of_crops_look_at_the_crop_of_the_image() -> None:
                     **outside.as_dict(),
                 )[0]
             )
-        close(found[row], np.asarray(total) / 2)
+        close(attribution[row], np.asarray(total) / 2)
 
 
 def test_masks_around_flips_look_at_the_flipped_image() -> None:
     # around a method that is symmetric already, flips double the map: a mix-up of sides would show
     params = RandomCrop(count=2, size=16, scale=(1.0, 1.0), ratio=(35 / 26, 35 / 26), weight="none")
     mirrored = Multiscale(scales=(1.0,))
-    found = explained(line("saliency", params, mirrored, BinaryMask(count=1))).values[:, 0]
+    attribution = explained(line("saliency", params, mirrored, BinaryMask(count=1))).values[:, 0]
     network = functions(Small()).network
     for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
         total = 0.0
@@ -199,11 +202,11 @@ def test_masks_around_flips_look_at_the_flipped_image() -> None:
             crop = interpolate(view[None], size=(16, 16), mode="bilinear", align_corners=False)
             (gradient,) = torch.autograd.grad(2 * network(crop)[0, label - 1], mask)
             total = total + gradient[0].abs().numpy()
-        close(found[row], total)
+        close(attribution[row], total)
 
 
 def test_masks_of_masked_images_go_to_the_outer_mask() -> None:
-    found = explained(line("saliency", BinaryMask(count=2, keep=0.7), BinaryMask(count=3))).values[:, 0]
+    attribution = explained(line("saliency", BinaryMask(count=2, keep=0.7), BinaryMask(count=3))).values[:, 0]
     network = functions(Small()).network
     for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
         total = torch.zeros(26, 35, dtype=torch.float64)
@@ -214,13 +217,13 @@ def test_masks_of_masked_images_go_to_the_outer_mask() -> None:
                 logit = network((random_images()[image].double() * mask * second)[None])[0, label - 1]
                 (gradient,) = torch.autograd.grad(logit, mask)
                 total += gradient[0].abs() / 6
-        close(found[row], total)
+        close(attribution[row], total)
 
 
 def test_crops_inside_two_masks_are_masked_by_both() -> None:
     inside = RandomCrop(count=2, size=16, scale=(1.0, 1.0), ratio=(35 / 26, 35 / 26), weight="none")
     bound = line("saliency", inside, BinaryMask(count=1, keep=0.6), BinaryMask(count=1))
-    found = explained(bound).values[:, 0]
+    attribution = explained(bound).values[:, 0]
     network = functions(Small()).network
     for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
         mask = module.mask(KEYS[image], 0, (26, 35), 0.9).double().requires_grad_()
@@ -228,7 +231,7 @@ def test_crops_inside_two_masks_are_masked_by_both() -> None:
         masked = (random_images()[image].double() * mask * second)[None]
         crop = interpolate(masked, size=(16, 16), mode="bilinear", align_corners=False)
         (gradient,) = torch.autograd.grad(2 * network(crop)[0, label - 1], mask)
-        close(found[row], gradient[0].abs())
+        close(attribution[row], gradient[0].abs())
 
 
 def test_noise_inside_masks_keeps_the_masks_around() -> None:
@@ -244,10 +247,10 @@ def test_masks_are_one_for_all_channels_and_keep_their_share() -> None:
     assert set(masks.unique().tolist()) == {0.0, 1.0}
     assert float(masks.mean()) == pytest.approx(0.75, abs=0.01)
     assert not torch.equal(masks[0], masks[1])
-    seen: list[torch.Tensor] = []
+    inputs: list[torch.Tensor] = []
 
     def watch(model: object, images: torch.Tensor, targets: Targets, keys: object) -> Attribution:
-        seen.append(images)
+        inputs.append(images)
         return Attribution(torch.ones(len(targets.images), 1, 4, 4), torch.zeros(len(targets.images)))
 
     inner = BoundMethod(watch, lambda values: values[:, 0], "paste")
@@ -255,7 +258,7 @@ def test_masks_are_one_for_all_channels_and_keep_their_share() -> None:
         Explained(Small()), random_images(1), Targets((0,), (1,)), KEYS[:1]
     )
     expected = [module.mask(KEYS[0], index, (26, 35), 0.5) * random_images(1)[0] for index in range(2)]
-    assert torch.equal(torch.cat(seen), torch.stack(expected))
+    assert torch.equal(torch.cat(inputs), torch.stack(expected))
 
 
 def test_forwards_are_full_and_shared_by_images() -> None:

@@ -35,21 +35,21 @@ def maps(bound: BoundMethod, images: torch.Tensor | None = None, batch: int = 16
 @pytest.mark.parametrize("accumulate", ["reduced", "signed"])
 @pytest.mark.parametrize("method", ["saliency", "cam"])
 def test_one_scale_and_no_flip_is_the_method_itself(method: str, accumulate: str) -> None:
-    found, wanted = maps(line(method, **ONE, accumulate=accumulate)), maps(line(method))
+    actual, wanted = maps(line(method, **ONE, accumulate=accumulate)), maps(line(method))
     if accumulate == "reduced" or method == "saliency":
-        assert torch.equal(found, on_image(wanted, (26, 35)))
+        assert torch.equal(actual, on_image(wanted, (26, 35)))
     else:  # signed votes are resized before the ReLU
-        assert found.shape == (6, 26, 35)
-        assert (found <= on_image(wanted, (26, 35)) + 1e-6).all()
+        assert actual.shape == (6, 26, 35)
+        assert (actual <= on_image(wanted, (26, 35)) + 1e-6).all()
 
 
 @pytest.mark.parametrize("accumulate", ["reduced", "signed"])
 @pytest.mark.parametrize("method", ["saliency", "cam"])
 def test_the_map_of_a_mirrored_image_is_mirrored(method: str, accumulate: str) -> None:
     bound = line(method, scales=(1.0, 0.5, 1.5), accumulate=accumulate)
-    wanted, found = maps(bound), maps(bound, random_images().flip(-1)).flip(-1)
+    wanted, actual = maps(bound), maps(bound, random_images().flip(-1)).flip(-1)
     scale = float(wanted.abs().amax())
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * scale)
+    torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5 * scale)
     plain = line(method)
     moved = (maps(plain, random_images().flip(-1)).flip(-1) - maps(plain)).abs().amax()
     assert float(moved) > 0.01 * scale, "the network itself must not be symmetric"
@@ -69,7 +69,7 @@ def test_signed_is_the_gradient_of_the_sum_of_the_copies_logits(antialias: bool)
         logits += [model.network(copies), model.network(copies.flip(-1))]
     targets = Targets.of(LABELS)
     for row, (image, label) in enumerate(zip(targets.images, targets.classes, strict=True)):
-        score = torch.stack([one[image, label - 1] for one in logits])
+        score = torch.stack([copy[image, label - 1] for copy in logits])
         (wanted,) = torch.autograd.grad(score.sum(), images, retain_graph=True)
         torch.testing.assert_close(
             attribution.values[row], wanted[image], rtol=1e-4, atol=1e-5 * float(wanted.abs().amax())
@@ -78,32 +78,32 @@ def test_signed_is_the_gradient_of_the_sum_of_the_copies_logits(antialias: bool)
 
 
 def test_each_copy_has_the_same_say_where_divided() -> None:
-    whole = maps(line("cam", scales=(1.0, 0.5), divide="max"))
+    both = maps(line("cam", scales=(1.0, 0.5), divide="max"))
     parts = [maps(line("cam", scales=(scale,), divide="max")) for scale in (1.0, 0.5)]
-    torch.testing.assert_close(whole, parts[0] + parts[1], rtol=1e-5, atol=1e-6)
-    one = maps(line("cam", **ONE, divide="max"))
-    assert one.amax(dim=(1, 2)).tolist() == pytest.approx([1.0] * 6)
+    torch.testing.assert_close(both, parts[0] + parts[1], rtol=1e-5, atol=1e-6)
+    alone = maps(line("cam", **ONE, divide="max"))
+    assert alone.amax(dim=(1, 2)).tolist() == pytest.approx([1.0] * 6)
 
 
-def test_an_empty_map_stays_empty_where_divided_f6() -> None:
+def test_an_empty_map_stays_empty_where_divided() -> None:
     def nothing(model: object, images: torch.Tensor, targets: Targets, keys: object) -> Attribution:
         return Attribution(torch.zeros(len(targets.images), 1, 4, 4), torch.zeros(len(targets.images)))
 
     inner = BoundMethod(nothing, lambda values: values[:, 0], "paste")
-    found = maps(registry.get("aggregators", "multiscale").run(inner, Multiscale(divide="max")))
-    assert found.isfinite().all()
-    assert not found.any()
+    divided = maps(registry.get("aggregators", "multiscale").run(inner, Multiscale(divide="max")))
+    assert divided.isfinite().all()
+    assert not divided.any()
 
 
 def test_copies_of_one_size_share_forwards() -> None:
     model = Explained(Small(), batch=4)
-    seen: list[tuple[int, ...]] = []
-    model.network.trunk[0].register_forward_hook(lambda _, inputs, __: seen.append(tuple(inputs[0].shape)))
+    shapes: list[tuple[int, ...]] = []
+    model.network.trunk[0].register_forward_hook(lambda _, inputs, __: shapes.append(tuple(inputs[0].shape)))
     line("cam", scales=(1.0, 0.5)).explain(model, random_images(), Targets.of(LABELS), KEYS)
-    assert seen == [(4, 3, 26, 35), (2, 3, 26, 35), (4, 3, 13, 18), (2, 3, 13, 18)]
+    assert shapes == [(4, 3, 26, 35), (2, 3, 26, 35), (4, 3, 13, 18), (2, 3, 13, 18)]
 
 
-def test_the_smallest_copy_is_one_pixel_f7() -> None:
+def test_the_smallest_copy_is_one_pixel() -> None:
     bound = line("cam", scales=(0.01, 1.0))
     assert maps(bound, random_images(3, 9, 300)).isfinite().all()
 

@@ -50,7 +50,7 @@ def test_an_inner_method_is_handed_what_fills_a_forward(
     assert max(handed) == min(full, max(1, batch // 3))
 
 
-@pytest.mark.parametrize(("name", "params"), [one for one in OUTER if one[0] != "random_crop"])
+@pytest.mark.parametrize(("name", "params"), [pair for pair in OUTER if pair[0] != "random_crop"])
 def test_the_uncovered_share_is_the_mean_over_views(name: str, params: dict[str, object]) -> None:
     inside = RandomCrop(count=3, size=16)
     component = registry.get("methods", "cam")
@@ -73,22 +73,24 @@ def test_the_uncovered_share_is_the_mean_over_views(name: str, params: dict[str,
     assert 0.1 < expected[0] < 0.9
 
 
-def test_another_finish_reaches_the_innermost_attribution() -> None:
+def test_another_reduce_reaches_the_innermost_attribution() -> None:
     component = registry.get("methods", "saliency")
     around = [step(name, params) for name, params in OUTER if name != "binary_mask"]
     bound = build((component, component.params()), around)
     assert bound.with_reduce(torch.Tensor.sum).innermost is torch.Tensor.sum
     assert bound.innermost is not torch.Tensor.sum, "the method itself stays as it was"
     doubled = bound.with_reduce(lambda values: 2 * bound.innermost(values))
-    found, wanted = (
-        one.reduce(one.explain(Explained(Small()), random_images(), Targets.of(LABELS), KEYS).values)
-        for one in (doubled, bound)
+    actual, wanted = (
+        bound_method.reduce(
+            bound_method.explain(Explained(Small()), random_images(), Targets.of(LABELS), KEYS).values
+        )
+        for bound_method in (doubled, bound)
     )
-    torch.testing.assert_close(found, 2 * wanted, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(actual, 2 * wanted, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("fits", [1, 0])
-def test_memory_that_runs_out_while_views_are_made_f14(fits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_while_views_are_made(fits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from pseudolabel.errors import MachineError
     from pseudolabel.explain import views
 
@@ -108,6 +110,6 @@ def test_memory_that_runs_out_while_views_are_made_f14(fits: int, monkeypatch: p
         with pytest.raises(MachineError, match="memory of cpu runs out for one view of an image; take"):
             line.explain(model, random_images(1), Targets.of([(1,)]), [(0, "a")])
         return
-    found = line.explain(model, random_images(1), Targets.of([(1,)]), [(0, "a")])
+    actual = line.explain(model, random_images(1), Targets.of([(1,)]), [(0, "a")])
     assert (model.batch, model.asked) == (1, 8)
-    torch.testing.assert_close(found.values, wanted.values, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(actual.values, wanted.values, rtol=1e-4, atol=1e-6)

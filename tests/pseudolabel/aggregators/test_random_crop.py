@@ -28,7 +28,7 @@ QUICK = {"count": 5, "size": 20, "chunk": 2}
 def line(method: str = "saliency", *params: RandomCrop) -> BoundMethod:
     component = registry.get("methods", method)
     aggregator = registry.get("aggregators", "random_crop")
-    return build((component, component.params()), [(aggregator, one) for one in params])
+    return build((component, component.params()), [(aggregator, params_of_one) for params_of_one in params])
 
 
 def explained(bound: BoundMethod, batch: int = 16, keys: list[tuple[int, str]] = KEYS) -> Attribution:
@@ -58,7 +58,7 @@ def test_equals_its_oracle(method: str, changed: dict[str, object]) -> None:
     attribution = explained(line(method, params))
     own = component.params()
     reduce = component.traits["reduce"]
-    found = iter(zip(attribution.values[:, 0].numpy(), attribution.uncovered, strict=True))
+    actual = iter(zip(attribution.values[:, 0].numpy(), attribution.uncovered, strict=True))
     for image, key, labels in zip(random_images().double().numpy(), KEYS, LABELS, strict=True):
         windows = [(w.top, w.left, w.height, w.width) for w in module.draw(key, (26, 35), params)]
         for label in labels:
@@ -77,7 +77,7 @@ def test_equals_its_oracle(method: str, changed: dict[str, object]) -> None:
             expected, uncovered = oracles.random_crop(
                 inner, reduced, component.traits["project"], image, windows, **params.as_dict()
             )
-            values, share = next(found)
+            values, share = next(actual)
             # float32 sums of a few crops
             np.testing.assert_allclose(values, expected, rtol=1e-4, atol=3e-5 * np.abs(expected).max())
             assert float(share) == pytest.approx(uncovered, abs=1e-6)
@@ -85,15 +85,15 @@ def test_equals_its_oracle(method: str, changed: dict[str, object]) -> None:
 
 def test_one_whole_crop_is_plain_saliency_times_its_weight() -> None:
     images, targets = random_images(2, 24, 24), Targets.of([(1, 3), (2,)])
-    whole = RandomCrop(count=1, scale=(1.0, 1.0), ratio=(1.0, 1.0), size=24)
+    full_crop = RandomCrop(count=1, scale=(1.0, 1.0), ratio=(1.0, 1.0), size=24)
     model = Explained(Small())
-    plain, bound = line(), line("saliency", whole)
+    plain, bound = line(), line("saliency", full_crop)
     single = plain.explain(model, images, targets, KEYS[:2])
     wanted = plain.reduce(single.values) * single.logits.sigmoid()[:, None, None]
-    found = bound.explain(model, images, targets, KEYS[:2])
-    torch.testing.assert_close(bound.reduce(found.values), wanted, rtol=1e-6, atol=0)
-    torch.testing.assert_close(found.logits, single.logits)
-    assert found.uncovered.tolist() == [0, 0, 0]
+    actual = bound.explain(model, images, targets, KEYS[:2])
+    torch.testing.assert_close(bound.reduce(actual.values), wanted, rtol=1e-6, atol=0)
+    torch.testing.assert_close(actual.logits, single.logits)
+    assert actual.uncovered.tolist() == [0, 0, 0]
 
 
 def test_the_batch_of_memory_changes_only_rounding() -> None:
@@ -101,8 +101,8 @@ def test_the_batch_of_memory_changes_only_rounding() -> None:
     wanted = explained(line("saliency", params), batch=64).values
     scale = float(wanted.abs().amax())
     for batch in (1, 2, 7):
-        found = explained(line("saliency", params), batch=batch).values
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * scale)
+        actual = explained(line("saliency", params), batch=batch).values
+        torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5 * scale)
 
 
 def test_the_chunk_is_no_batch_and_changes_the_result() -> None:
@@ -115,8 +115,8 @@ def test_the_chunk_is_no_batch_and_changes_the_result() -> None:
     ).values
     torch.testing.assert_close(maps[1], each, rtol=1e-5, atol=1e-7)
     assert (maps[5] <= maps[1] + 1e-6).all(), "signs cancel inside a chunk only"
-    for one, other in pairwise(maps.values()):
-        assert float((one - other).abs().amax()) > 0.01 * float(one.abs().amax())
+    for values, other in pairwise(maps.values()):
+        assert float((values - other).abs().amax()) > 0.01 * float(values.abs().amax())
 
 
 def test_forwards_are_full_and_shared_by_images() -> None:
@@ -150,9 +150,9 @@ def test_crops_follow_from_seed_id_and_index_alone() -> None:
 
 def test_a_seed_moves_the_map() -> None:
     params = RandomCrop.model_validate(QUICK)
-    one = explained(line("saliency", params)).values
+    first = explained(line("saliency", params)).values
     other = explained(line("saliency", params), keys=[(1, "a"), (1, "b"), (1, "c")]).values
-    assert float((one - other).abs().amax()) > 0.1 * float(one.abs().amax())
+    assert float((first - other).abs().amax()) > 0.1 * float(first.abs().amax())
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_windows_are_those_of_random_resized_crop(
         assert aspects.max() > math.log(1.22)
 
 
-def test_a_corner_that_no_crop_covered_is_zero_f6(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corner_that_no_crop_covered_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_draw", lambda key, size, params: Window(0, 0, 13, 7))
     for per_visit in (False, True):
         params = RandomCrop.model_validate({**QUICK, "per_visit": per_visit})
@@ -252,13 +252,13 @@ def test_several_sets_from_one_pass_equal_each_alone(method: str) -> None:
     everything = explain_together(methods, model, random_images(), Targets.of(LABELS), KEYS)
     probe = 1 if method == "saliency" else 0
     assert sum(forwards) == 3 * 7 + probe, "the largest count runs once"
-    for params, found in zip(SETS, everything, strict=True):
+    for params, actual in zip(SETS, everything, strict=True):
         wanted = explained(line(method, params))
         scale = float(wanted.values.abs().amax())
-        torch.testing.assert_close(found.values, wanted.values, rtol=1e-5, atol=1e-6 * scale)
+        torch.testing.assert_close(actual.values, wanted.values, rtol=1e-5, atol=1e-6 * scale)
         for name in ("logits", "totals", "uncovered"):
-            torch.testing.assert_close(getattr(found, name), getattr(wanted, name), rtol=1e-5, atol=1e-6)
-    maps = [found.values for found in everything]
+            torch.testing.assert_close(getattr(actual, name), getattr(wanted, name), rtol=1e-5, atol=1e-6)
+    maps = [actual.values for actual in everything]
     assert not torch.allclose(maps[0], maps[1], rtol=1e-2)
 
 

@@ -42,15 +42,15 @@ def explained(bound: BoundMethod, batch: int = 16) -> Attribution:
 )
 def test_one_copy_without_noise_is_the_method_itself(method: str, channels: str | None, mean_of: str) -> None:
     plain, bound = line(method, channels), line(method, channels, count=1, sigma=0.0, mean_of=mean_of)
-    found, wanted = explained(bound), explained(plain)
-    assert torch.equal(bound.reduce(found.values), plain.reduce(wanted.values))
-    assert torch.equal(found.logits, wanted.logits)
+    actual, wanted = explained(bound), explained(plain)
+    assert torch.equal(bound.reduce(actual.values), plain.reduce(wanted.values))
+    assert torch.equal(actual.logits, wanted.logits)
 
 
 def test_without_noise_there_is_no_variance() -> None:
-    found = explained(line("saliency", count=4, sigma=0.0, mean_of="variance")).values
+    attribution = explained(line("saliency", count=4, sigma=0.0, mean_of="variance")).values
     signed = explained(line("saliency", count=4, sigma=0.0, mean_of="signed")).values
-    assert float(found.abs().amax()) < 1e-9 * float(signed.square().amax()) + 1e-12
+    assert float(attribution.abs().amax()) < 1e-9 * float(signed.square().amax()) + 1e-12
 
 
 def test_squared_is_variance_and_the_square_of_the_mean() -> None:
@@ -72,7 +72,7 @@ def test_the_mean_of_absolutes_is_at_least_the_absolute_mean() -> None:
     assert float((absolute - signed.abs()).amax()) > 0.01 * float(absolute.amax())
 
 
-def test_channels_are_kept_for_the_method_s_finish() -> None:
+def test_channels_are_kept_for_the_reduce_of_the_method() -> None:
     bound = line("saliency", "signed_sum", count=3)
     attribution = explained(bound)
     assert attribution.values.shape == (6, 3, 26, 35)
@@ -80,10 +80,10 @@ def test_channels_are_kept_for_the_method_s_finish() -> None:
 
 
 def test_noise_is_a_share_of_each_image_s_own_range() -> None:
-    seen: list[torch.Tensor] = []
+    inputs: list[torch.Tensor] = []
 
     def watch(model: object, images: torch.Tensor, targets: Targets, keys: object) -> Attribution:
-        seen.append(images)
+        inputs.append(images)
         return Attribution(torch.ones(len(targets.images), 1, 4, 4), torch.zeros(len(targets.images)))
 
     images = random_images(2) * torch.tensor([1.0, 5.0]).view(2, 1, 1, 1)
@@ -91,7 +91,7 @@ def test_noise_is_a_share_of_each_image_s_own_range() -> None:
         BoundMethod(watch, lambda values: values[:, 0], "paste"), Smoothgrad(count=8, sigma=0.2)
     )
     bound.explain(Explained(Small(), batch=64), images, Targets.of([(1,), (2,)]), KEYS[:2])
-    copies = torch.cat(seen).view(2, 8, 3, 26, 35)
+    copies = torch.cat(inputs).view(2, 8, 3, 26, 35)
     for image, own in zip(images, copies, strict=True):
         noise = (own - image) / (0.2 * (image.max() - image.min()))
         assert float(noise.mean()) == pytest.approx(0, abs=0.03)

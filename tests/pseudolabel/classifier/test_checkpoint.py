@@ -1,4 +1,4 @@
-"""The classifier's file: it comes back, and a file of other classes or another network does not (F12)."""
+"""The classifier's file: it comes back, and a file of other classes or another network does not."""
 
 from __future__ import annotations
 

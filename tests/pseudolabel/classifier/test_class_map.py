@@ -105,7 +105,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_f11_faults_are_told_with_their_line(tmp_path: Path, text: str) -> None:
+def test_faults_are_reported_with_their_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "m.yaml").write_text(text)
     with pytest.raises(UsageError, match=REFUSED[text]) as caught:
         read_class_map(tmp_path / "m.yaml")
@@ -129,7 +129,7 @@ def test_without_a_class_list_the_map_has_one() -> None:
     assert (found.known, found.groups) == ((2, 3), ((151,), (472,)))
 
 
-def test_f13_names_without_an_id_are_all_named() -> None:
+def test_names_without_an_id_are_all_named() -> None:
     space = LabelSpace((*SPACE.names, "table"))
     with pytest.raises(
         DataError, match=r"m.yaml: no ImageNet id for person, table;.*leave_out: \[person, table\]"

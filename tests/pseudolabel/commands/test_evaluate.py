@@ -170,7 +170,7 @@ def test_without_a_reference_regions_are_undefined_and_a_hint_says_how(folder, c
     assert "`pl reference RECIPE -o reference.safetensors`" in capsys.readouterr().err
 
 
-def test_f24_list_order_and_workers_change_nothing(folder):
+def test_list_order_and_workers_change_nothing(folder):
     maps = folder.root / "reference.safetensors"
     one = folder.score_reader(reference=maps, workers=1)
     other = folder.score_reader(folder.step(IDS[::-1]), reference=maps, workers=4)
@@ -189,7 +189,7 @@ def test_a_missing_mask_is_refused(folder, how):
     assert not (folder.root / "masks" / "evaluation.json").exists()
 
 
-def test_f24_an_image_listed_twice_is_refused(folder):
+def test_an_image_listed_twice_is_refused(folder):
     with pytest.raises(DataError, match="b: stands twice"):
         folder.score_reader(folder.step((*IDS, "b")))
     (folder.root / "list.txt").write_text("a\nb\na\n")
@@ -197,7 +197,7 @@ def test_f24_an_image_listed_twice_is_refused(folder):
         folder.score(listing=folder.root / "list.txt")
 
 
-def test_f17_every_faulty_mask_is_counted_and_the_first_named(folder):
+def test_every_faulty_mask_is_counted_and_the_first_named(folder):
     write_mask(folder.root / "masks" / "a.png", np.zeros((2, 3), np.uint8))
     write_mask(folder.root / "masks" / "b.png", np.full(folder.truth["b"].shape, 9, np.uint8))
     (folder.root / "masks" / "e.png").write_bytes(b"no image")
@@ -209,7 +209,7 @@ def test_f17_every_faulty_mask_is_counted_and_the_first_named(folder):
     assert "e.png" in text
 
 
-def test_f17_truth_outside_the_classes_names_the_truth(folder):
+def test_truth_outside_the_classes_names_the_truth(folder):
     (folder.root / "classes.txt").write_text("background\ncat\n")
     with pytest.raises(DataError, match=r"(masks|truth)/007\.png: mask holds 2 \("):
         folder.score()
@@ -277,7 +277,7 @@ def test_average_over_and_limit(folder):
         folder.score(average_over=("dgo",))
 
 
-def test_f18_nothing_labelled_is_null_and_not_nan(folder):
+def test_nothing_labelled_is_null_and_not_nan(folder):
     for one in IDS:
         write_mask(folder.root / "truth" / f"{one}.png", np.full(folder.truth[one].shape, 255, np.uint8))
     found = folder.score()

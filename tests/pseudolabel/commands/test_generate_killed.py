@@ -1,4 +1,4 @@
-"""F2: `pl generate` killed at random moments and started again gives the bytes of a run left alone."""
+"""`pl generate` killed at random moments and started again gives the bytes of a run left alone."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def finish(recipe: dict[str, Any], out: Path, workers: int) -> float:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_gives_the_same_bytes_f2(tmp_path: Path) -> None:
+def test_killed_at_random_moments_gives_the_same_bytes(tmp_path: Path) -> None:
     recipe = made(tmp_path / "data", count=24, size=32)
     finish(recipe, tmp_path / "warm", 2)
     usual = finish(recipe, tmp_path / "whole", 2)

@@ -142,7 +142,7 @@ def test_a_row_equals_scoring_masks_made_at_its_threshold(made, tmp_path, backgr
     assert found["background"] == background
 
 
-def test_f24_workers_change_nothing(run, made):
+def test_the_number_of_workers_changes_nothing(run, made):
     here = sweep(run, reference=made / "reference.safetensors", workers=0, quiet=True)
     stored = (run / "sweep.json").read_bytes()
     image = (run / "sweep.png").read_bytes()

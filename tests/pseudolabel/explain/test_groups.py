@@ -56,7 +56,7 @@ def test_the_logit_is_the_logsumexp_of_its_own() -> None:
 
 def test_the_weights_of_cam_are_the_gradient_by_the_pooled_features() -> None:
     model = Explained(Small().double(), groups=GROUPS)
-    found = attribution_of_double(model)
+    actual = attribution_of_double(model)
     pooled = model.features(random_images().double()).mean(dim=(2, 3)).requires_grad_()
     features = model.features(random_images().double())
     raw = model.network.head(pooled)
@@ -66,11 +66,11 @@ def test_the_weights_of_cam_are_the_gradient_by_the_pooled_features() -> None:
         logit = raw[image, list(GROUPS[label - 1])].logsumexp(dim=0)
         (row,) = torch.autograd.grad(logit, pooled, retain_graph=True)
         wanted = torch.einsum("d,dhw->hw", row[image], features[image])
-        torch.testing.assert_close(found.values[target, 0], wanted)
+        torch.testing.assert_close(actual.values[target, 0], wanted)
         # the map's mean is what its logits are on average, weighted by their softmax in the group
         shares = raw[image, list(GROUPS[label - 1])].softmax(dim=0)
         mean = (shares * raw[image, list(GROUPS[label - 1])]).sum()
-        torch.testing.assert_close(found.values[target].mean(), mean.detach())
+        torch.testing.assert_close(actual.values[target].mean(), mean.detach())
 
 
 def attribution_of_double(model: Explained) -> Attribution:
@@ -82,7 +82,7 @@ def attribution_of_double(model: Explained) -> Attribution:
 
 def test_saliency_is_the_gradient_of_the_logsumexp() -> None:
     network = Small().double().eval()
-    found = build((component := registry.get("methods", "saliency"), component.params())).explain(
+    actual = build((component := registry.get("methods", "saliency"), component.params())).explain(
         Explained(network, groups=GROUPS), random_images().double(), Targets.of(LABELS), [(0,)] * 3
     )
     for target, (image, label) in enumerate(
@@ -91,7 +91,7 @@ def test_saliency_is_the_gradient_of_the_logsumexp() -> None:
         inputs = random_images().double()[image : image + 1].requires_grad_()
         logit = network(inputs)[0, list(GROUPS[label - 1])].exp().sum().log()
         (wanted,) = torch.autograd.grad(logit, inputs)
-        torch.testing.assert_close(found.values[target], wanted[0], rtol=1e-7, atol=1e-10)
+        torch.testing.assert_close(actual.values[target], wanted[0], rtol=1e-7, atol=1e-10)
 
 
 def test_a_class_map_that_does_not_fit_is_refused() -> None:
@@ -113,8 +113,8 @@ class Deep(Small):
         self.between = nn.Linear(10, 10)
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.head(self.between(features.mean(dim=(2, 3))).relu())
-        return found
+        logits: torch.Tensor = self.head(self.between(features.mean(dim=(2, 3))).relu())
+        return logits
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.classify(self.features(images))
@@ -128,6 +128,6 @@ def test_a_head_of_two_layers(name: str) -> None:
         with pytest.raises(DataError, match="no class activation map; take grad_cam, hires_cam or layer_cam"):
             attribution(name, model, LABELS)
         return
-    found = attribution(name, model, LABELS)
-    assert found.values.isfinite().all()
-    torch.testing.assert_close(found.logits[:2], model.logits(random_images())[0, [0, 2]].detach())
+    result = attribution(name, model, LABELS)
+    assert result.values.isfinite().all()
+    torch.testing.assert_close(result.logits[:2], model.logits(random_images())[0, [0, 2]].detach())

@@ -64,11 +64,11 @@ def test_folding_does_not_change_what_a_layer_is(name: str, layer: str) -> None:
     component = registry.get("methods", name)
     line = build((component, component.params.model_validate({"layer": layer})))
     images = random_images(2, 64, 96).double()
-    found, wanted = (
+    actual, wanted = (
         line.explain(Explained(network, fold=fold), images, Targets.of([(1, 3), (2,)]), [(0,)] * 2).values
         for fold in (True, False)
     )
-    torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-9 * float(wanted.abs().amax()))
+    torch.testing.assert_close(actual, wanted, rtol=1e-7, atol=1e-9 * float(wanted.abs().amax()))
     assert bool((wanted != 0).any())
 
 
@@ -84,15 +84,15 @@ class Ending(Small):
         del self.trunk
 
     def features(self, images: Tensor) -> Tensor:
-        found: Tensor = self.rest(self.box(images))
-        return found
+        grid: Tensor = self.rest(self.box(images))
+        return grid
 
 
 @pytest.mark.parametrize("layer", ["box", "box.0"])
 def test_a_box_that_ends_in_a_folded_convolution(layer: str) -> None:
     for name in ("grad_cam", "hires_cam"):
-        found, wanted = maps(Ending(), name, layer), maps(Ending(), name, layer, fold=False)
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().amax()))
+        actual, wanted = maps(Ending(), name, layer), maps(Ending(), name, layer, fold=False)
+        torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().amax()))
         assert bool((wanted != 0).any())
 
 
@@ -126,9 +126,11 @@ def test_of_a_module_that_runs_several_times_the_last_counts() -> None:
 def test_nothing_before_the_layer_is_in_the_graph() -> None:
     model = Explained(Small())
     for layer in (None, "trunk.3"):
-        seen: list[tuple[str, bool]] = []
+        grown_at: list[tuple[str, bool]] = []
         hooks = [
-            module.register_forward_hook(lambda m, i, out, n=name, to=seen: to.append((n, out.requires_grad)))
+            module.register_forward_hook(
+                lambda m, i, out, n=name, to=grown_at: to.append((n, out.requires_grad))
+            )
             for name, module in model.network.named_modules()
             if name in ("trunk.0", "trunk.2", "trunk.5", "head")
         ]
@@ -136,7 +138,7 @@ def test_nothing_before_the_layer_is_in_the_graph() -> None:
         for hook in hooks:
             hook.remove()
         grown = layer == "trunk.3"
-        assert seen == [("trunk.0", False), ("trunk.2", False), ("trunk.5", grown), ("head", True)]
+        assert grown_at == [("trunk.0", False), ("trunk.2", False), ("trunk.5", grown), ("head", True)]
         assert run.output.is_leaf
         assert not run.totals.requires_grad
 

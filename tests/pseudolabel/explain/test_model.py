@@ -22,8 +22,8 @@ from pseudolabel.records import Attribution, Targets
 from tests.referees.scenes import calibrated
 
 
-def worst(found: Tensor, wanted: Tensor) -> float:
-    return float((found.double() - wanted).detach().abs().amax() / wanted.detach().abs().amax())
+def worst(actual: Tensor, wanted: Tensor) -> float:
+    return float((actual.double() - wanted).detach().abs().amax() / wanted.detach().abs().amax())
 
 
 class Torchvision(nn.Module):
@@ -36,8 +36,8 @@ class Torchvision(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         net = self.net
-        found = net.maxpool(net.relu(net.bn1(net.conv1(images))))
-        return net.layer4(net.layer3(net.layer2(net.layer1(found))))
+        grid = net.maxpool(net.relu(net.bn1(net.conv1(images))))
+        return net.layer4(net.layer3(net.layer2(net.layer1(grid))))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
@@ -56,12 +56,12 @@ def test_folding_keeps_logits_and_gradients(backbone: str, norms: int) -> None:
     assert (plain.norms, model.norms) == (0, norms)
     assert not [m for m in model.network.modules() if isinstance(m, nn.BatchNorm2d)]
     images = [random_images(1, 65, 96).double().requires_grad_() for _ in range(2)]
-    wanted, found = plain.logits(images[0]), model.logits(images[1])
+    wanted, actual = plain.logits(images[0]), model.logits(images[1])
     # in float64 folding is exact; in float32 a ReLU at its kink may fall on either side
-    assert worst(found, wanted) < 1e-12
+    assert worst(actual, wanted) < 1e-12
     gradients = [
         torch.autograd.grad(logits[0, 2], image)[0]
-        for logits, image in zip((wanted, found), images, strict=True)
+        for logits, image in zip((wanted, actual), images, strict=True)
     ]
     assert worst(gradients[1], gradients[0]) < 1e-10
     single = Explained(network)
@@ -78,17 +78,17 @@ class Twice(Small):
         calibrated(self)
 
     def features(self, images: Tensor) -> Tensor:
-        found: Tensor = self.trunk[6](self.trunk[:6](images))
-        return torch.relu(self.first(found) + self.second(found))
+        grid: Tensor = self.trunk[6](self.trunk[:6](images))
+        return torch.relu(self.first(grid) + self.second(grid))
 
 
 class Between(Small):
     """Something happens between convolution and norm, in place."""
 
     def features(self, images: Tensor) -> Tensor:
-        found: Tensor = self.trunk[0](images)
-        found.add_(1.0)
-        return self.trunk[1:](found)
+        grid: Tensor = self.trunk[0](images)
+        grid.add_(1.0)
+        return self.trunk[1:](grid)
 
 
 class Rescaled(nn.Conv2d):
@@ -187,12 +187,12 @@ def explain_ones(model: Explained, full: int) -> Attribution:
     return model.in_parts(random_images(7), Targets.of([(1, 2), (), (3,), (1,), (2, 3), (4,), (1,)]), part)
 
 
-def test_memory_that_runs_out_halves_the_batch_f14() -> None:
+def test_memory_that_runs_out_halves_the_batch() -> None:
     wanted = explain_ones(Explained(Small(), batch=7), 99)
     model = Explained(Small(), batch=7)
-    found = explain_ones(model, 2)
+    actual = explain_ones(model, 2)
     assert (model.batch, model.asked) == (1, 7)  # 7, 3, 1
-    assert torch.equal(found.values, wanted.values)
+    assert torch.equal(actual.values, wanted.values)
     with pytest.raises(MachineError, match="memory of cpu runs out for one image of 26x35"):
         explain_ones(model, 0)
 

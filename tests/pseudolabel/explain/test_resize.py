@@ -26,15 +26,15 @@ def test_equals_the_library_and_the_oracle(
 ) -> None:
     image = torch.randn(2, *source, generator=torch.Generator().manual_seed(3))
     resize = Resize(source, target, antialias)
-    found = resize(image)
+    actual = resize(image)
     wanted = interpolate(image[None], size=target, mode="bilinear", align_corners=False, antialias=antialias)[
         0
     ]
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=2e-6)
     expected = oracles.resize(image.double().numpy(), target, antialias)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-5, atol=2e-6)
     rows, columns = axes(source, target, antialias)
-    torch.testing.assert_close(rows @ image @ columns.T, found, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(rows @ image @ columns.T, actual, rtol=1e-5, atol=2e-6)
     gradient = torch.randn(2, *target, generator=torch.Generator().manual_seed(4))
     back = resize.back(gradient)
     expected = oracles.adjoint(gradient.double().numpy(), source, antialias)
@@ -68,9 +68,9 @@ def test_the_adjoint_is_the_librarys_backward() -> None:
     out = interpolate(image, size=(24, 24), mode="bilinear", align_corners=False)
     (wanted,) = torch.autograd.grad(out, image, gradient)
     rows, columns = axes((31, 44), (24, 24), False)
-    found = rows.T @ gradient @ columns
+    actual = rows.T @ gradient @ columns
     torch.testing.assert_close(Resize((31, 44), (24, 24)).back(gradient), wanted, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_the_same_size_changes_nothing() -> None:

@@ -37,9 +37,9 @@ def make_run(folder: Path, complete: bool = True) -> Path:
 
 
 def test_masks_come_back_through_every_readers_call(tmp_path: Path) -> None:
-    told = pseudolabel.export(make_run(tmp_path / "run"), tmp_path / "out", quiet=True)
-    assert told["images"] == 3
-    assert told["problems"] == 0
+    summary = pseudolabel.export(make_run(tmp_path / "run"), tmp_path / "out", quiet=True)
+    assert summary["images"] == 3
+    assert summary["problems"] == 0
     for item, mask in TRUE.items():
         path = tmp_path / "out" / "masks" / f"{item}.png"
         with Image.open(path) as image:
@@ -125,7 +125,9 @@ def test_problems_of_the_run_are_told(tmp_path: Path, capsys: pytest.CaptureFixt
         (["\u00e9", "e\u0301"], "meet in one file name"),
     ],
 )
-def test_f8_ids_that_make_no_file_or_line_of_their_own(items: list[str], text: str, tmp_path: Path) -> None:
+def test_ids_that_make_no_file_or_line_of_their_own_are_refused(
+    items: list[str], text: str, tmp_path: Path
+) -> None:
     grey = registry.get("exporters", "grey")
     mask = np.zeros((2, 2), np.uint8)
     with pytest.raises((DataError, MachineError), match=text):
@@ -133,7 +135,7 @@ def test_f8_ids_that_make_no_file_or_line_of_their_own(items: list[str], text: s
     assert not (tmp_path / "out" / "list.txt").exists()
 
 
-def test_f17_values_and_names_that_do_not_fit(tmp_path: Path) -> None:
+def test_values_and_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     grey = registry.get("exporters", "grey")
     with pytest.raises(DataError, match=r"mask holds 3 \(4 pixels\)"):
         grey.run([("a", np.full((2, 2), 3, np.uint8))], LabelSpace(NAMES), tmp_path, grey.params())

@@ -15,9 +15,9 @@ def rows(**figures):
 
 @pytest.mark.parametrize("best", [None, 2])
 def test_is_an_image(best):
-    found = rows(miou=[0.3, None, 0.5, 0.4], dr_recall=[None] * 4, fg_precision=[0.4, 0.5, 0.6, 0.7])
-    data = sweep_curves(found, best, "background.threshold", "18 images of val")
-    assert data == sweep_curves(found, best, "background.threshold", "18 images of val")
+    figures = rows(miou=[0.3, None, 0.5, 0.4], dr_recall=[None] * 4, fg_precision=[0.4, 0.5, 0.6, 0.7])
+    data = sweep_curves(figures, best, "background.threshold", "18 images of val")
+    assert data == sweep_curves(figures, best, "background.threshold", "18 images of val")
     with Image.open(io.BytesIO(data)) as image:
         assert image.size == (1280, 800)
         pixels = np.asarray(image.convert("RGB")).astype(int)

@@ -17,15 +17,15 @@ def test_colours_rise_evenly_from_dark_to_light() -> None:
 
 
 def test_values_get_their_colour_and_the_image_its_share() -> None:
-    rgb = np.full((1, 5, 3), (200, 100, 50), np.uint8)
+    image = np.full((1, 5, 3), (200, 100, 50), np.uint8)
     luma = (77 * 200 + 150 * 100 + 29 * 50 + 128) // 256
-    assert (grey(rgb) == luma).all()
+    assert (grey(image) == luma).all()
     values = np.array([[-9, 2, 3, 4, 9]], np.float32)
-    whole = heat(rgb, values, 2, 4, share=1)
-    assert whole[0].tolist() == ramp()[[0, 0, 128, 255, 255]].tolist()
-    half = heat(rgb, values, 2, 4, share=0.5)
-    assert half[0].tolist() == ((whole[0].astype(int) + luma + 1) // 2).tolist()
-    assert (heat(rgb, values, 0, 0, share=1) == ramp()[0]).all()
+    coloured = heat(image, values, 2, 4, share=1)
+    assert coloured[0].tolist() == ramp()[[0, 0, 128, 255, 255]].tolist()
+    half = heat(image, values, 2, 4, share=0.5)
+    assert half[0].tolist() == ((coloured[0].astype(int) + luma + 1) // 2).tolist()
+    assert (heat(image, values, 0, 0, share=1) == ramp()[0]).all()
 
 
 def test_another_size_is_refused() -> None:

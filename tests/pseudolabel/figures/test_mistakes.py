@@ -25,15 +25,15 @@ SIGHTS = {
 
 
 def test_every_pixel_is_of_its_kind() -> None:
-    found = kinds(MASK, TRUTH)
-    assert set(found) == set(COLOURS) == set(MEANING)
+    regions = kinds(MASK, TRUTH)
+    assert set(regions) == set(COLOURS) == set(MEANING)
     for place, kind in enumerate(KIND):
-        assert [name for name, pixels in found.items() if pixels[0, place]] == ([kind] if kind else [])
+        assert [name for name, pixels in regions.items() if pixels[0, place]] == ([kind] if kind else [])
 
 
 def test_each_kind_has_its_colour_and_the_rest_is_grey() -> None:
-    rgb = np.full((1, 10, 3), (120, 120, 120), np.uint8)
-    out = mistakes(rgb, MASK, TRUTH)
+    image = np.full((1, 10, 3), (120, 120, 120), np.uint8)
+    out = mistakes(image, MASK, TRUTH)
     for place, kind in enumerate(KIND):
         if kind is None:
             assert len(set(out[0, place].tolist())) == 1
@@ -41,7 +41,7 @@ def test_each_kind_has_its_colour_and_the_rest_is_grey() -> None:
         else:
             wanted = 0.8 * np.array(COLOURS[kind]) + 0.2 * 120
             assert np.abs(out[0, place] - wanted).max() <= 0.5
-    assert (rgb == 120).all()
+    assert (image == 120).all()
 
 
 def lab(colour: tuple[int, ...], sight: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -58,9 +58,9 @@ def lab(colour: tuple[int, ...], sight: NDArray[np.float64]) -> NDArray[np.float
 @pytest.mark.parametrize("sight", SIGHTS)
 def test_colours_are_told_apart_by_every_sight(sight: str) -> None:
     matrix = np.array(SIGHTS[sight])
-    for one, other in itertools.combinations(COLOURS.values(), 2):
+    for first, other in itertools.combinations(COLOURS.values(), 2):
         # 2.3 is just noticeable; red against green of equal lightness falls below 10 for a protanope
-        assert np.linalg.norm(lab(one, matrix) - lab(other, matrix)) > 30
+        assert np.linalg.norm(lab(first, matrix) - lab(other, matrix)) > 30
 
 
 def test_other_sizes_are_refused() -> None:

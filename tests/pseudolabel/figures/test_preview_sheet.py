@@ -55,15 +55,15 @@ def test_columns_show_what_their_heads_say() -> None:
 
 def test_without_a_truth_there_are_no_columns_for_it_and_further_classes_stand_below() -> None:
     bare = replace(ROW, truth=None)
-    one = preview_sheet([bare], NAMES, ["title"], CELL)
-    assert one.shape[1] == GAP + 5 * (CELL + GAP)
+    single = preview_sheet([bare], NAMES, ["title"], CELL)
+    assert single.shape[1] == GAP + 5 * (CELL + GAP)
     two = preview_sheet([replace(bare, maps=[rising(1), rising(2)])], NAMES, ["title"], CELL)
-    assert two.shape[0] > one.shape[0] + 30
+    assert two.shape[0] > single.shape[0] + 30
     broken = preview_sheet([bare, Row("second: not done")], NAMES, ["title"], CELL)
-    assert broken.shape[0] > one.shape[0]
+    assert broken.shape[0] > single.shape[0]
 
 
-def test_names_are_plain_text_f25(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     plain = ImageDraw.ImageDraw.text
 

@@ -47,13 +47,13 @@ class Convolutions(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) -> (B, CHANNELS, h, w) >= 0."""
-        found: Tensor = self.layers[-1](self.before_last(images)).relu()
-        return found
+        grid: Tensor = self.layers[-1](self.before_last(images)).relu()
+        return grid
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) -> (B, CLASSES)."""
-        found: Tensor = self.head(self.features(images).mean(dim=(2, 3)))
-        return found
+        logits: Tensor = self.head(self.features(images).mean(dim=(2, 3)))
+        return logits
 
     def thin_out(self, images: Tensor) -> None:
         """Lower all last weights of a channel alike, until LEFT cells of it are above 0: no bias needed."""

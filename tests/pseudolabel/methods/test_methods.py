@@ -102,11 +102,11 @@ class Backbone(Classifier):
 
 def test_channels_by_hand() -> None:
     gradient = torch.tensor([3.0, -4.0, 0.5]).view(1, 3, 1, 1)
-    found = {
+    by_name = {
         channels: float(one_map(gradient, OneMap(channels=channels)))
         for channels in ("max_abs", "mean_abs", "l2", "signed_sum")
     }
-    assert found == pytest.approx(
+    assert by_name == pytest.approx(
         {"max_abs": 4.0, "mean_abs": 2.5, "l2": 25.25**0.5, "signed_sum": -0.5}, rel=1e-6
     )
 
@@ -122,11 +122,11 @@ def of(name: str, network: nn.Module, images: Tensor, **params: object) -> Tenso
 def test_on_a_pooled_linear_head_the_others_are_cam(name: str, network: type[nn.Module]) -> None:
     # in float64, so that only the formula is looked at; the map's cells are not square in number
     images = random_images(3, 33, 70).double()
-    made = network().double()
-    signed = of("cam", made, images)
+    double = network().double()
+    signed = of("cam", double, images)
     cells = signed[0].numel()
-    torch.testing.assert_close(of(name, made, images), signed / cells, rtol=1e-9, atol=1e-12)
-    reduced = method(name).reduce(of(name, made, images))
+    torch.testing.assert_close(of(name, double, images), signed / cells, rtol=1e-9, atol=1e-12)
+    reduced = method(name).reduce(of(name, double, images))
     torch.testing.assert_close(reduced, signed[:, 0].relu() / cells, rtol=1e-9, atol=1e-12)
 
 
@@ -146,8 +146,8 @@ def test_grad_cam_pp_by_hand() -> None:
     gradient = torch.tensor([[[[0.5, -1.0]], [[1.0, 0.25]]]])
     # channel 1: 0.5 / (2 + 0.5 * 4); channel 2: 1 / (2 + 1 * 2) + 0.25 / (2 + 0.25 * 2)
     weights = 0.125, 0.25 + 0.1
-    found = grad_cam_pp._combined(output, gradient)
-    assert found.flatten().tolist() == pytest.approx([weights[0] + 2 * weights[1], 3 * weights[0]])
+    combined = grad_cam_pp._combined(output, gradient)
+    assert combined.flatten().tolist() == pytest.approx([weights[0] + 2 * weights[1], 3 * weights[0]])
     # a denominator of 0 gives no weight, and no infinity
     pole = grad_cam_pp._combined(torch.tensor([[[[-2.0]]]]), torch.tensor([[[[1.0]]]]))
     assert float(pole) == 0.0
@@ -168,9 +168,9 @@ class Unbiased(Small):
 def test_input_x_gradient_adds_up_to_the_logit() -> None:
     network = Unbiased().double().eval()
     images = random_images().double()
-    found = of("input_x_gradient", network, images).sum(dim=(1, 2, 3))
+    actual = of("input_x_gradient", network, images).sum(dim=(1, 2, 3))
     wanted = network(images)[[0, 0, 1, 2, 2, 2], [0, 2, 1, 0, 1, 3]]
-    torch.testing.assert_close(found, wanted.detach(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(actual, wanted.detach(), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -188,14 +188,14 @@ def test_integrated_gradients_add_up_to_the_rise_of_the_logit(
 ) -> None:
     # float64; a ReLU's gradient jumps along the path, which leaves an error of about one step
     images = random_images(3, 9, 11).double()
-    made = network().double().eval()
-    found = of("integrated_gradients", made, images, rule=rule, steps=steps, baseline=baseline)
+    double = network().double().eval()
+    attribution = of("integrated_gradients", double, images, rule=rule, steps=steps, baseline=baseline)
     empty = (
         images.mean(dim=(2, 3), keepdim=True).expand_as(images) if baseline == "own_colour" else 0 * images
     )
     with torch.no_grad():
-        rise = (made(images) - made(empty))[[0, 0, 1, 2, 2, 2], [0, 2, 1, 0, 1, 3]]
-    error = (found.sum(dim=(1, 2, 3)) - rise).abs() / rise.abs()
+        rise = (double(images) - double(empty))[[0, 0, 1, 2, 2, 2], [0, 2, 1, 0, 1, 3]]
+    error = (attribution.sum(dim=(1, 2, 3)) - rise).abs() / rise.abs()
     assert float(error.max()) < tolerance
 
 

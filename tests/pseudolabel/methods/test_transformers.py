@@ -43,12 +43,12 @@ class Tokens(nn.Module):
         self.head = self.vit.head
 
     def features(self, images: Tensor) -> Tensor:
-        found: Tensor = self.vit.forward_features(images)
-        return found
+        grid: Tensor = self.vit.forward_features(images)
+        return grid
 
     def classify(self, features: Tensor) -> Tensor:
-        found: Tensor = self.vit.forward_head(features)
-        return found
+        logits: Tensor = self.vit.forward_head(features)
+        return logits
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classify(self.features(images))
@@ -69,13 +69,13 @@ def explained(name: str, layer: str | None = None, fold: bool = True) -> Tensor:
 
 @pytest.mark.parametrize("layer", [None, "blocks.0.norm1", "blocks.1.norm2", "blocks.1"])
 def test_grad_cam_of_tokens_by_hand(layer: str | None) -> None:
-    found = explained("grad_cam", layer)
-    assert tuple(found.shape) == (3, 1, 4, 6)
+    actual = explained("grad_cam", layer)
+    assert tuple(actual.shape) == (3, 1, 4, 6)
     network, kept = Tokens().eval(), []
     module = network.get_submodule("vit." + (layer or "blocks.2.norm1"))
     module.register_forward_hook(lambda _, __, output: kept.append(output))
     logits = network(random_images(2, 64, 96))
-    for row, (image, label) in zip(found[:, 0], [(0, 1), (0, 3), (1, 2)], strict=True):
+    for row, (image, label) in zip(actual[:, 0], [(0, 1), (0, 3), (1, 2)], strict=True):
         (gradient,) = torch.autograd.grad(logits[image, label - 1], kept[0], retain_graph=True)
         tokens, slopes = kept[0][image, 1:].detach().numpy(), gradient[image, 1:].numpy()
         wanted = np.zeros((4, 6))
@@ -85,10 +85,10 @@ def test_grad_cam_of_tokens_by_hand(layer: str | None) -> None:
 
 
 def test_saliency_of_a_transformer() -> None:
-    found = explained("saliency")
+    actual = explained("saliency")
     images = random_images(2, 64, 96).requires_grad_()
     (wanted,) = torch.autograd.grad(Tokens().eval()(images)[0, 2], images)
-    torch.testing.assert_close(found[1], wanted[0], rtol=1e-3, atol=1e-5 * float(wanted.abs().amax()))
+    torch.testing.assert_close(actual[1], wanted[0], rtol=1e-3, atol=1e-5 * float(wanted.abs().amax()))
 
 
 def test_the_choice_is_told_and_what_has_no_grid_is_refused() -> None:

@@ -20,10 +20,10 @@ def matrices():
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("classes", [None, (0, 2)])
 def test_equals_its_oracle(matrices, reading, classes):
-    found = miou_interval(matrices, draws=90, level=0.8, seed=3, reading=reading, average_over=classes)
+    interval = miou_interval(matrices, draws=90, level=0.8, seed=3, reading=reading, average_over=classes)
     wanted = oracles.miou_interval(matrices, 90, 0.8, 3, reading, classes or range(3))
-    assert found == pytest.approx(wanted, rel=1e-12)
-    assert found[0] < figures(matrices.sum(axis=0), reading, average_over=classes).miou < found[1]
+    assert interval == pytest.approx(wanted, rel=1e-12)
+    assert interval[0] < figures(matrices.sum(axis=0), reading, average_over=classes).miou < interval[1]
 
 
 def test_order_changes_nothing_and_the_seed_does(matrices):

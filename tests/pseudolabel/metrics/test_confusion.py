@@ -19,14 +19,14 @@ from tests.oracles import metrics as oracles
 
 
 def scores(prediction, reading="background", names=3, **options):
-    whole, dr, ndr = (m[0] for m in region_matrices(TRUTH, prediction[None], REGION, names))
-    return figures(whole, reading, dr=dr, ndr=ndr, **options)
+    total, dr, ndr = (m[0] for m in region_matrices(TRUTH, prediction[None], REGION, names))
+    return figures(total, reading, dr=dr, ndr=ndr, **options)
 
 
 @pytest.mark.parametrize("reading", READINGS)
 def test_worked_example(reading):
-    found = scores(PREDICTION, reading)
-    assert found.confusion[:, :3].tolist() == [[9, 1, 0], [1, 4, 1], [1, 1, 3]]
+    evaluation = scores(PREDICTION, reading)
+    assert evaluation.confusion[:, :3].tolist() == [[9, 1, 0], [1, 4, 1], [1, 1, 3]]
     wanted = {
         "miou": 7 / 12,
         "fg_recall": 0.633333,
@@ -38,15 +38,17 @@ def test_worked_example(reading):
         "fg_hit": 0.818182,
     }
     for name, value in wanted.items():
-        assert getattr(found, name) == pytest.approx(value, abs=5e-7), name
-    assert found.iou.tolist() == [0.75, 0.5, 0.5]
-    assert found.recall.tolist() == [0.9, 4 / 6, 0.6]
-    assert found.precision.tolist() == [9 / 11, 4 / 6, 0.75]
-    assert found.pooled == pytest.approx(
+        assert getattr(evaluation, name) == pytest.approx(value, abs=5e-7), name
+    assert evaluation.iou.tolist() == [0.75, 0.5, 0.5]
+    assert evaluation.recall.tolist() == [0.9, 4 / 6, 0.6]
+    assert evaluation.precision.tolist() == [9 / 11, 4 / 6, 0.75]
+    assert evaluation.pooled == pytest.approx(
         {"dr_recall": 0.833333, "ndr_recall": 0.4, "fg_recall": 0.636364}, abs=5e-7
     )
-    assert found.legacy == pytest.approx({"dr_miou_legacy": 0.708333, "ndr_miou_legacy": 0.222222}, abs=5e-7)
-    assert found.classes_averaged == 3
+    assert evaluation.legacy == pytest.approx(
+        {"dr_miou_legacy": 0.708333, "ndr_miou_legacy": 0.222222}, abs=5e-7
+    )
+    assert evaluation.classes_averaged == 3
 
 
 EXAMPLE_WITH_255 = {
@@ -71,12 +73,18 @@ EXAMPLE_WITH_255 = {
 @pytest.mark.parametrize("reading", READINGS)
 def test_worked_example_with_a_predicted_255(reading):
     matrix, ious, wanted = EXAMPLE_WITH_255[reading]
-    found = scores(ABSTAINING, reading)
-    assert found.confusion.tolist() == matrix
-    assert found.iou.tolist() == pytest.approx(ious, abs=1e-12)
-    got = (found.miou, found.fg_recall, found.fg_precision, found.dr_recall, found.ndr_recall)
+    evaluation = scores(ABSTAINING, reading)
+    assert evaluation.confusion.tolist() == matrix
+    assert evaluation.iou.tolist() == pytest.approx(ious, abs=1e-12)
+    got = (
+        evaluation.miou,
+        evaluation.fg_recall,
+        evaluation.fg_precision,
+        evaluation.dr_recall,
+        evaluation.ndr_recall,
+    )
     assert got == pytest.approx(wanted, abs=5e-7)
-    assert found.coverage == pytest.approx(18 / 21)
+    assert evaluation.coverage == pytest.approx(18 / 21)
 
 
 def test_raw_chainercv_figure_is_not_ours():
@@ -85,28 +93,28 @@ def test_raw_chainercv_figure_is_not_ours():
 
 
 def test_absent_class_is_left_out_of_the_mean():
-    found = scores(PREDICTION, names=4)
-    assert math.isnan(found.iou[3])
-    assert found.miou == pytest.approx(7 / 12)
-    assert found.classes_averaged == 3
-    plain = found.plain(LabelSpace(("background", "a", "b", "c")))
+    evaluation = scores(PREDICTION, names=4)
+    assert math.isnan(evaluation.iou[3])
+    assert evaluation.miou == pytest.approx(7 / 12)
+    assert evaluation.classes_averaged == 3
+    plain = evaluation.plain(LabelSpace(("background", "a", "b", "c")))
     assert plain["iou"] == {"background": 0.75, "a": 0.5, "b": 0.5, "c": None}
     assert plain["confusion"][3] == [0, 0, 0, 0]
 
 
 def test_missed_and_invented_classes():
     matrix = np.array([[0, 0, 0, 0], [5, 0, 4, 0], [0, 0, 0, 0]], np.int64)
-    found = figures(matrix)
-    assert found.iou[0] == 0
-    assert found.iou[1] == 0
-    assert math.isnan(found.precision[1])
-    assert found.iou[2] == 0
-    assert math.isnan(found.recall[2])
+    result = figures(matrix)
+    assert result.iou[0] == 0
+    assert result.iou[1] == 0
+    assert math.isnan(result.precision[1])
+    assert result.iou[2] == 0
+    assert math.isnan(result.recall[2])
 
 
 def test_nothing_labelled_is_undefined():
-    found = figures(confusion(np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8), 3))
-    plain = found.plain(LabelSpace(("background", "a", "b")))
+    result = figures(confusion(np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8), 3))
+    plain = result.plain(LabelSpace(("background", "a", "b")))
     assert plain["miou"] is None
     assert plain["classes_averaged"] == 0
     assert {plain[k] for k in ("fg_recall", "fg_precision", "fg_hit", "coverage", "dr_recall")} == {None}
@@ -148,17 +156,17 @@ def test_equals_its_oracle(masks, reading):
     assert matrix.dtype == np.int64
     assert matrix.tolist() == oracles.confusion(truth, prediction, 4)
     by_class, counted = oracles.scored(truth, prediction, 4, reading)
-    found = figures(matrix, reading)
-    got = np.stack([found.iou, found.recall, found.precision], axis=1)
+    actual = figures(matrix, reading)
+    got = np.stack([actual.iou, actual.recall, actual.precision], axis=1)
     np.testing.assert_allclose(got, np.array(by_class), rtol=1e-15)
-    means = [found.miou, found.fg_recall, found.fg_precision]
+    means = [actual.miou, actual.fg_recall, actual.fg_precision]
     wanted = [oracles.nanmean(column) for column in zip(*by_class, strict=True)]
     wanted[1:] = [oracles.nanmean([row[k] for row in by_class[1:]]) for k in (1, 2)]
     np.testing.assert_allclose(means, wanted, rtol=1e-14)
     hits = [p > 0 for t, p in counted if t > 0]
-    np.testing.assert_allclose(found.fg_hit, sum(hits) / len(hits) if hits else math.nan)
+    np.testing.assert_allclose(actual.fg_hit, sum(hits) / len(hits) if hits else math.nan)
     known = prediction[truth != 255]
-    np.testing.assert_allclose(found.coverage, (known != 255).mean() if known.size else math.nan)
+    np.testing.assert_allclose(actual.coverage, (known != 255).mean() if known.size else math.nan)
 
 
 def test_several_predictions_and_regions_are_counted_apart():
@@ -173,23 +181,23 @@ def test_several_predictions_and_regions_are_counted_apart():
             assert counts[t, r].tolist() == oracles.confusion(kept, prediction, 3)
 
 
-def test_f24_images_in_any_order_and_any_grouping_give_the_same_figures():
+def test_images_in_any_order_and_any_grouping_give_the_same_figures():
     random = np.random.default_rng(1)
     matrices = [
         confusion(*random.choice([0, 1, 2, 255], size=(2, 8, 8)).astype(np.uint8), 3) for _ in range(13)
     ]
-    whole = figures(sum(matrices))
+    together = figures(sum(matrices))
     shuffled = [matrices[i] for i in random.permutation(13)]
     grouped = sum(shuffled[:5]) + (sum(shuffled[5:6]) + sum(shuffled[6:]))
-    assert figures(grouped).plain(LabelSpace(("b", "x", "y"))) == whole.plain(LabelSpace(("b", "x", "y")))
+    assert figures(grouped).plain(LabelSpace(("b", "x", "y"))) == together.plain(LabelSpace(("b", "x", "y")))
 
 
-def test_f24_counts_beyond_32_bits():
+def test_counts_beyond_32_bits():
     big = 2**40
     matrix = np.array([[3 * big, big, 0], [big, 2 * big, big]], np.int64)
-    found = figures(matrix, "wrong")
-    assert found.iou.tolist() == [0.6, 0.4]
-    assert found.coverage == 7 / 8
+    result = figures(matrix, "wrong")
+    assert result.iou.tolist() == [0.6, 0.4]
+    assert result.coverage == 7 / 8
     assert figures(matrix).confusion.tolist() == [[3 * big, big], [2 * big, 2 * big]]
 
 

@@ -22,8 +22,8 @@ def scene(seed, shape=(7, 9)):
 @given(st.integers(0, 10**6), st.sampled_from(["own", "any"]), st.sampled_from([0.25, 0.5, 0.9]))
 def test_discriminative_equals_its_oracle(seed, rule, threshold):
     truth, _, maps = scene(seed)
-    found = discriminative(truth, maps, (1, 3), threshold, rule)
-    np.testing.assert_array_equal(found, oracles.discriminative(truth, maps, (1, 3), threshold, rule))
+    region = discriminative(truth, maps, (1, 3), threshold, rule)
+    np.testing.assert_array_equal(region, oracles.discriminative(truth, maps, (1, 3), threshold, rule))
 
 
 def test_scenes_are_two_sided():
@@ -48,11 +48,11 @@ def test_threshold_is_exclusive_and_relative_to_the_largest():
 def test_dr_and_ndr_add_up_to_the_foreground_in_integers(seed, reading):
     truth, prediction, maps = scene(seed)
     region = discriminative(truth, maps, (1, 3))
-    whole, dr, ndr = (m[0] for m in region_matrices(truth, prediction[None], region, 4))
-    assert whole.tolist() == oracles.confusion(truth, prediction, 4)
+    total, dr, ndr = (m[0] for m in region_matrices(truth, prediction[None], region, 4))
+    assert total.tolist() == oracles.confusion(truth, prediction, 4)
     assert dr.tolist() == oracles.masked(truth, prediction, region, 4)
     assert ndr.tolist() == oracles.masked(truth, prediction, ~region, 4)
-    taken, part, rest = (read(m, reading)[1:] for m in (whole, dr, ndr))
+    taken, part, rest = (read(m, reading)[1:] for m in (total, dr, ndr))
     np.testing.assert_array_equal(part + rest, taken)
     hits = [np.diagonal(m, offset=1) for m in (part, rest, taken)]
     np.testing.assert_array_equal(hits[0] + hits[1], hits[2])
@@ -63,14 +63,14 @@ def test_legacy_counts_background_as_soon_as_it_is_predicted():
     truth = np.array([[1, 1, 2, 2]], np.uint8)
     region = np.array([[1, 0, 1, 0]], bool)
     clean = np.array([[[1, 2, 2, 1]]], np.uint8)
-    whole, dr, ndr = (m[0] for m in region_matrices(truth, clean, region, 3))
-    assert figures(whole, dr=dr, ndr=ndr).legacy == {"dr_miou_legacy": 1.0, "ndr_miou_legacy": 0.0}
+    total, dr, ndr = (m[0] for m in region_matrices(truth, clean, region, 3))
+    assert figures(total, dr=dr, ndr=ndr).legacy == {"dr_miou_legacy": 1.0, "ndr_miou_legacy": 0.0}
     missing = np.array([[[0, 2, 2, 1]]], np.uint8)
-    whole, dr, ndr = (m[0] for m in region_matrices(truth, missing, region, 3))
-    found = figures(whole, dr=dr, ndr=ndr)
-    assert found.legacy["dr_miou_legacy"] == pytest.approx(1 / 3)
-    assert found.averaged["dr_miou_legacy"] == 3
-    assert found.dr_recall == 0.5
+    total, dr, ndr = (m[0] for m in region_matrices(truth, missing, region, 3))
+    result = figures(total, dr=dr, ndr=ndr)
+    assert result.legacy["dr_miou_legacy"] == pytest.approx(1 / 3)
+    assert result.averaged["dr_miou_legacy"] == 3
+    assert result.dr_recall == 0.5
 
 
 def test_parts_and_bodies_are_counted_apart():

@@ -33,11 +33,11 @@ def oracles(scores: np.ndarray) -> dict[str, float]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_histogram_rules_are_their_definitions(seed: int) -> None:
-    found, expected = rules.from_histogram(counted(pixels(seed))), oracles(pixels(seed))
-    assert found.keys() == expected.keys() == set(rules.HISTOGRAM_RULES)
+    actual, expected = rules.from_histogram(counted(pixels(seed))), oracles(pixels(seed))
+    assert actual.keys() == expected.keys() == set(rules.HISTOGRAM_RULES)
     for name, value in expected.items():
-        assert found[name] == pytest.approx(value, abs=0.004), name  # bins of a thousandth
-    assert 0.15 < found["cross_entropy"] < found["otsu"] < 0.55
+        assert actual[name] == pytest.approx(value, abs=0.004), name  # bins of a thousandth
+    assert 0.15 < actual["cross_entropy"] < actual["otsu"] < 0.55
 
 
 def test_histograms_add_up_over_images_and_take_the_strongest_class() -> None:
@@ -92,8 +92,8 @@ def test_edges_finds_the_border_of_the_thing() -> None:
     thing = scores > 0.6
     image = np.where(thing[..., None], [180, 90, 40], [60, 120, 160]) + random.integers(-15, 16, (40, 50, 3))
     values = [round(0.1 * step, 1) for step in range(1, 10)]
-    found = rules.edge_excess(stacked(scores, values), image.astype(np.uint8))
-    assert values[int(np.argmax(found))] == 0.6
+    excess = rules.edge_excess(stacked(scores, values), image.astype(np.uint8))
+    assert values[int(np.argmax(excess))] == 0.6
 
 
 def test_edges_count_ranks_of_colour_steps_by_hand() -> None:
@@ -101,10 +101,10 @@ def test_edges_count_ranks_of_colour_steps_by_hand() -> None:
     image[0, 4:] = 90  # box sums step by a third of 90 from pixel 2 to 3, 3 to 4 and 4 to 5
     masks = np.array([[[0, 0, 0, 0, 1, 1, 1]], [[0, 1, 1, 1, 1, 1, 1]], [[0, 0, 0, 0, 0, 0, 0]]], np.uint8)
     # six pairs of neighbours: four without a step share the middle rank 2 of 6, two with one share 5 of 6
-    found = rules.edge_excess(masks, image)
+    excess = rules.edge_excess(masks, image)
     steps = np.abs(np.diff([0, 0, 0, 30, 60, 90, 90]))
     ranks = np.array([(steps < s).mean() + (steps == s).mean() / 2 - 0.5 for s in steps])
-    np.testing.assert_allclose(found / rules.RANKS, [ranks[3], ranks[0], 0], atol=2e-6)
+    np.testing.assert_allclose(excess / rules.RANKS, [ranks[3], ranks[0], 0], atol=2e-6)
 
 
 def test_edges_of_a_flat_image_say_nothing() -> None:

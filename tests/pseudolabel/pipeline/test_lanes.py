@@ -92,7 +92,7 @@ def test_on_a_gpu_there_is_one_lane() -> None:
 
 
 @pytest.mark.usefixtures("threads")
-def test_the_number_of_cores_changes_no_byte_f24(place: Path, tmp_path: Path) -> None:
+def test_the_number_of_cores_changes_no_byte(place: Path, tmp_path: Path) -> None:
     for count in (1, 2, 3):
         torch.set_num_threads(count)
         generate(recipe(place, batch=1), tmp_path / str(count), workers=count - 1, quiet=True)

@@ -50,7 +50,7 @@ def test_what_a_job_raises_comes_back(processes: bool, monkeypatch: pytest.Monke
         submit("x").result()
 
 
-def test_a_worker_process_that_dies_is_named_f15(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_process_that_dies_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool, "_settle", os.getpid)
     with (
         pool(os._exit, lambda job, made: made, workers=1, processes=True) as submit,

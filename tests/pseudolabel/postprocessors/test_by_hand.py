@@ -14,7 +14,7 @@ X = IGNORE
 def label_scores_of(labels: list[list[int]], ids: tuple[int, ...] = (0, 1, 2)) -> LabelScores:
     """Label scores whose mask is `labels`, 255 for a pixel that is not kept."""
     mask = torch.tensor(labels)
-    values = torch.stack([torch.where(mask == one, 0.8, 0.1) for one in ids])
+    values = torch.stack([torch.where(mask == label, 0.8, 0.1) for label in ids])
     return LabelScores(ids, values, mask != X)
 
 

@@ -21,8 +21,8 @@ PRESETS = ["irn", "psa", "deeplab"]
 def image_of(height: int, width: int) -> torch.Tensor:
     """(H, W, 3) uint8 of scikit-image's cat, small."""
     data = pytest.importorskip("skimage.data")
-    found = torch.from_numpy(data.chelsea().copy()).permute(2, 0, 1)[None].float()
-    small = functional.interpolate(found, size=(height, width), mode="bilinear", antialias=True)
+    photo = torch.from_numpy(data.chelsea().copy()).permute(2, 0, 1)[None].float()
+    small = functional.interpolate(photo, size=(height, width), mode="bilinear", antialias=True)
     return small[0].permute(1, 2, 0).round().to(torch.uint8)
 
 
@@ -56,9 +56,9 @@ def test_the_lattice_is_near(preset) -> None:
     pytest.importorskip("pydensecrf.densecrf", reason="pydensecrf2 is an extra: pip install .[crf]")
     label_scores, image = smooth_label_scores(3, 48, 64), image_of(48, 64)
     exact, lattice = (registry.get("postprocessors", name) for name in ("crf_exact", "crf"))
-    one = exact.run(label_scores, image, exact.params(preset=preset))
+    label_scores_exact = exact.run(label_scores, image, exact.params(preset=preset))
     other = lattice.run(label_scores, image, lattice.params(preset=preset))
-    assert (one.rows() == other.rows()).float().mean() >= 0.94
+    assert (label_scores_exact.rows() == other.rows()).float().mean() >= 0.94
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,9 @@ def test_long_side_is_the_same_crf_on_a_smaller_image() -> None:
     up = functional.interpolate(torch.from_numpy(expected)[None], size=(48, 64), mode="bilinear")[0]
     out = component.run(label_scores, image, params).values
     np.testing.assert_allclose(out.numpy(), up.numpy(), atol=1e-3)
-    whole = component.run(label_scores, image, component.params(preset="psa"))
+    full_size = component.run(label_scores, image, component.params(preset="psa"))
     assert torch.equal(
-        component.run(label_scores, image, component.params(preset="psa", long_side=64)).values, whole.values
+        component.run(label_scores, image, component.params(preset="psa", long_side=64)).values,
+        full_size.values,
     )
-    assert (out.argmax(0) == whole.rows()).float().mean() > 0.9
+    assert (out.argmax(0) == full_size.rows()).float().mean() > 0.9

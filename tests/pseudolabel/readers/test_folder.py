@@ -1,4 +1,4 @@
-"""A folder of plain images: every one once, by its path (F8, F9)."""
+"""A folder of plain images: every one once, by its path."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.oracles.readers import image
 
 
 def ids(root: Path, **settings: object) -> list[str]:
-    found = folder.run(Folder.model_validate({"root": str(root), **settings}))
-    assert found.space.foreground == 0
-    assert all(record.labels is None and record.mask is None for record in found.records)
-    return [record.id for record in found.records]
+    dataset = folder.run(Folder.model_validate({"root": str(root), **settings}))
+    assert dataset.space.foreground == 0
+    assert all(record.labels is None and record.mask is None for record in dataset.records)
+    return [record.id for record in dataset.records]
 
 
 def refused(message: str, root: Path, **settings: object) -> None:
@@ -33,7 +33,7 @@ def test_folders_below_are_looked_into_when_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [("a.jpg", "a.png"), ("a.jpg", "A.jpg"), ("x/a.jpg", "X/a.jpg")])
-def test_f8_ids_that_meet_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+def test_ids_that_share_a_file_name_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
     for name in names:
         image(tmp_path / name, 4, 4)
     refused(r"a\.(jpg|png).*[aA]\.(jpg|png)", tmp_path)
@@ -48,7 +48,7 @@ def test_what_holds_nothing_is_refused(tmp_path: Path) -> None:
     refused("holds no image", tmp_path)
 
 
-def test_f9_links_and_devices(tmp_path: Path) -> None:
+def test_links_and_devices_are_refused(tmp_path: Path) -> None:
     root = tmp_path / "root"
     image(root / "a.jpg", 4, 4)
     image(tmp_path / "outside/b.jpg", 4, 4)

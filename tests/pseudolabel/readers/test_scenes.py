@@ -26,8 +26,8 @@ SMALL = {"train": 3, "val": 2, "size": 64}
 
 
 def read(root: Path, **settings: object) -> Dataset:
-    found: Dataset = scenes.run(Scenes.model_validate({"root": str(root), **SMALL, **settings}))
-    return found
+    dataset: Dataset = scenes.run(Scenes.model_validate({"root": str(root), **SMALL, **settings}))
+    return dataset
 
 
 def tree(root: Path) -> dict[str, str]:
@@ -86,7 +86,7 @@ def test_other_parameters_or_another_folder_are_refused(tmp_path: Path) -> None:
     assert len(read(tmp_path / "empty").records) == 3
 
 
-def test_f4_an_image_that_went_missing_is_named(tmp_path: Path) -> None:
+def test_an_image_that_went_missing_is_named(tmp_path: Path) -> None:
     read(tmp_path / "a").records[1].image.unlink()
     with pytest.raises(DataError, match=r"train.txt:2: no image .*train_00001.jpg"):
         read(tmp_path / "a")
@@ -113,7 +113,7 @@ def test_two_processes_at_once_both_end_well(tmp_path: Path) -> None:
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
-def test_f1_killed_while_writing_leaves_nothing_under_the_name(tmp_path: Path) -> None:
+def test_killed_while_writing_leaves_nothing_under_the_name(tmp_path: Path) -> None:
     process = start(tmp_path / "a", 2000)
     deadline = time.monotonic() + 300
     while not any(tmp_path.rglob("train_00003.jpg")):
@@ -182,8 +182,8 @@ def test_a_head_is_as_large_as_it_says_and_stays_within_reach(name: str) -> None
     assert np.hypot(y, x)[inside].max() < HEAD_REACH
     creature = Creature(name, (0.0, 0.0), 2.0, 60.0, 20.0, 0.22, 1.4, 0.7, True, 16.0)
     y, x = np.mgrid[-120:120, -120:120].astype(np.float32)
-    whole = np.minimum(creature.head_distance(y, x), creature.body_distance(y, x)[0]) < 0
-    assert np.hypot(y, x)[whole].max() < creature.reach()
+    outline = np.minimum(creature.head_distance(y, x), creature.body_distance(y, x)[0]) < 0
+    assert np.hypot(y, x)[outline].max() < creature.reach()
 
 
 def features(scene: drawing.Scene, part: int) -> NDArray[np.float64] | None:
@@ -195,13 +195,13 @@ def features(scene: drawing.Scene, part: int) -> NDArray[np.float64] | None:
 def test_heads_tell_the_class_and_bodies_hardly_do(drawn: list[drawing.Scene]) -> None:
     right = {}
     for part in (drawing.PART, drawing.BODY):
-        found = [
+        labelled = [
             (label, row)
             for scene in drawn
             for label in scene.labels[: len(scene.labels) == 1]
             if (row := features(scene, part)) is not None
         ]
-        labels, rows = np.array([label for label, _ in found]), np.array([row for _, row in found])
+        labels, rows = np.array([label for label, _ in labelled]), np.array([row for _, row in labelled])
         assert len(labels) >= 25
         distances = ((rows[:, None] - rows[None]) ** 2).sum(-1)
         np.fill_diagonal(distances, np.inf)

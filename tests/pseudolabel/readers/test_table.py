@@ -1,4 +1,4 @@
-"""A folder of images and a table of tags: what is read, and what is refused (F8, F9, F13)."""
+"""A folder of images and a table of tags: what is read, and what is refused."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def root(tmp_path: Path) -> Path:
 
 def read(root: Path, text: str | bytes, name: str = "tags.csv", **settings: object) -> Dataset:
     (root / name).write_bytes(text.encode() if isinstance(text, str) else text)
-    found: Dataset = table.run(Table.model_validate({"root": str(root), "labels": name, **settings}))
-    return found
+    dataset: Dataset = table.run(Table.model_validate({"root": str(root), "labels": name, **settings}))
+    return dataset
 
 
 def rows(*given: object, **settings: object) -> list[tuple[str, str, tuple[int, ...] | None]]:
-    found = read(*given, **settings)  # type: ignore[arg-type]
-    return [(record.id, record.image.name, record.labels) for record in found.records]
+    dataset = read(*given, **settings)  # type: ignore[arg-type]
+    return [(record.id, record.image.name, record.labels) for record in dataset.records]
 
 
 def refused(message: str, *given: object, **settings: object) -> None:
@@ -101,7 +101,7 @@ def test_masks_are_taken_where_they_are(root: Path) -> None:
     refused("void: there is no such folder", root, GOOD, masks="void")
 
 
-def test_f13_lines_and_images_without_each_other_are_counted(root: Path) -> None:
+def test_lines_and_images_without_each_other_are_counted(root: Path) -> None:
     message = r"tags.csv:5: no image 'x' in .* \(2 of 5 lines have none\); add them, or say `missing: skip`"
     refused(message, root, GOOD + "x,ant\ny,ant\n")
     assert rows(root, GOOD + "x,ant\ny,ant\n", missing="skip") == WANTED
@@ -113,7 +113,7 @@ def test_f13_lines_and_images_without_each_other_are_counted(root: Path) -> None
     refused("no image is left", root, "id,labels\nx,ant\n", missing="skip")
 
 
-def test_f13_labels_that_do_not_fit(root: Path) -> None:
+def test_labels_that_do_not_fit_are_refused_with_place_and_remedy(root: Path) -> None:
     for text, message in {
         "id,labels\nb,owl\n007,Owl\na,bee\n": r"tags.csv:3: 'Owl' is 'owl' in line 2; write one of them",
         "id,labels\nb,owl\n007,\na,bee\n": r"tags.csv:3: '007' has no label; add one, or say `empty",
@@ -125,11 +125,11 @@ def test_f13_labels_that_do_not_fit(root: Path) -> None:
     }.items():
         refused(message, root, text)
     assert rows(root, GOOD + "a.jpg,bee\n") == WANTED
-    found = rows(root, "id,labels\nb,owl\n007,\na,bee\n", empty="background")
-    assert [labels for _, _, labels in found] == [(2,), (), (1,)]
+    labelled = rows(root, "id,labels\nb,owl\n007,\na,bee\n", empty="background")
+    assert [labels for _, _, labels in labelled] == [(2,), (), (1,)]
 
 
-def test_f8_two_files_of_one_id_and_ids_that_meet(root: Path) -> None:
+def test_two_files_of_one_id_and_ids_that_share_a_file_name_are_refused(root: Path) -> None:
     image(root / "a.png", 5, 5)
     refused(r"tags.csv:4: 'a' may be a.jpg or a.png; write the file's whole name", root, GOOD)
     text = GOOD.replace("\na,", "\na.jpg,")
@@ -140,12 +140,12 @@ def test_f8_two_files_of_one_id_and_ids_that_meet(root: Path) -> None:
     refused(r"tags.csv:5: 'A' and 'a' \(.*tags.csv:4\) meet in one file name", root, GOOD + "A,bee\n")
 
 
-def test_f8_ids_are_text(root: Path) -> None:
+def test_ids_are_text_and_never_numbers(root: Path) -> None:
     names = ["7", "1e5", "nan", "-dash", "two  blanks", "CON", "#%'", "🦉", "line\nbreak", "007.5"]
     for name in names:
         image(root / f"{name}.jpg", 5, 5)
-    found = rows(root, GOOD + "".join(f'"{name}",ant\n' for name in names))
-    assert [name for name, _, _ in found] == ["b", "007", "a", *names]
+    labelled = rows(root, GOOD + "".join(f'"{name}",ant\n' for name in names))
+    assert [name for name, _, _ in labelled] == ["b", "007", "a", *names]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_f8_ids_are_text(root: Path) -> None:
         *("\\\\host\\a.jpg", "a\0.jpg", "..", "sub/..", "//a.jpg", ""),
     ],
 )
-def test_f9_a_path_that_leaves_the_folder_is_refused(root: Path, entry: str) -> None:
+def test_a_path_that_leaves_the_folder_is_refused(root: Path, entry: str) -> None:
     (root / "inner").mkdir()
     for name in ("b.PNG", "007.jpg", "a.jpg"):
         os.rename(root / name, root / "inner" / name)
@@ -164,7 +164,7 @@ def test_f9_a_path_that_leaves_the_folder_is_refused(root: Path, entry: str) -> 
     refused(r"tags.csv:5: .* leaves .*inner; name a file in it", root, f"{GOOD}{entry},ant\n", images="inner")
 
 
-def test_f9_links_that_leave_are_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_links_that_leave_are_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     outside = tmp_path_factory.mktemp("outside")
     image(outside / "c.jpg", 5, 5)
     (root / "way").symlink_to(outside)

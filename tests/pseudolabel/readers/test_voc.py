@@ -1,4 +1,4 @@
-"""The VOC layout: where labels come from, and what is refused (F8, F9, F13)."""
+"""The VOC layout: where labels come from, and what is refused."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def write(root: Path, name: str, text: str | bytes) -> None:
 
 
 def read(root: Path, **settings: object) -> Dataset:
-    found: Dataset = voc.run(Voc.model_validate({"root": str(root), **settings}))
-    return found
+    dataset: Dataset = voc.run(Voc.model_validate({"root": str(root), **settings}))
+    return dataset
 
 
 def labels(root: Path, **settings: object) -> list[tuple[str, tuple[int, ...] | None]]:
@@ -94,7 +94,7 @@ def test_classes_are_vocs_those_of_the_folder_or_those_given(root: Path) -> None
     assert labels(root, classes="other.txt") == [("b", (2,)), ("a", (1,))]
 
 
-def test_f13_missing_files_are_named_with_a_remedy(root: Path) -> None:
+def test_missing_files_are_named_with_a_remedy(root: Path) -> None:
     refused(root / "vacant", "vacant: there is no such folder; give the one")
     refused(root, r"Segmentation/tran.txt: there is no such list; did you mean 'train'\?", split="tran")
     refused(root, "none.csv: there is no such file", labels="none.csv")
@@ -107,7 +107,7 @@ def test_f13_missing_files_are_named_with_a_remedy(root: Path) -> None:
     refused(root, r"train.txt:2: no annotation .*a.xml; add it or give a csv", labels="xml")
 
 
-def test_f13_labels_that_do_not_fit(root: Path) -> None:
+def test_labels_that_do_not_fit_are_refused_with_place_and_remedy(root: Path) -> None:
     for row, message in {
         "id,labels\na,cat\nb,Cow\n": r"labels.csv:3: 'Cow' is not in the class list; did you mean 'cow'\?",
         "id,labels\na,cat\nb,cat;hors\n": r"labels.csv:3: 'hors' is not in .*did you mean 'horse'\?",
@@ -125,7 +125,7 @@ def test_f13_labels_that_do_not_fit(root: Path) -> None:
         refused(root, message)
 
 
-def test_f13_what_may_be_written_otherwise(root: Path) -> None:
+def test_other_ways_to_write_the_same_labels_are_read(root: Path) -> None:
     wanted = [("b", (8, 12)), ("a", (8,))]
     for row in (
         b"id,labels\na,cat\nb,dog;cat\nb,cat;dog\n",
@@ -142,7 +142,7 @@ def test_f13_what_may_be_written_otherwise(root: Path) -> None:
     assert labels(root, empty="background") == [("b", ()), ("a", (8,))]
 
 
-def test_f13_annotations_and_masks_that_do_not_fit(root: Path) -> None:
+def test_annotations_and_masks_that_do_not_fit_are_refused(root: Path) -> None:
     path = root / "Annotations/a.xml"
     path.write_text(PET.format("cta"))
     refused(root, r"a.xml: 'cta' is not in the class list; did you mean 'cat'\?", labels="xml")
@@ -154,7 +154,7 @@ def test_f13_annotations_and_masks_that_do_not_fit(root: Path) -> None:
     refused(root, r"a.png: mask holds 77 .*classes are 0 to 20", labels="masks")
 
 
-def test_f13_class_lists_that_do_not_fit(root: Path) -> None:
+def test_class_lists_that_do_not_fit_are_refused(root: Path) -> None:
     for text, message in {
         "background\n\ncat\n": "classes.txt:2: blank line; line numbers are class ids",
         "background\ncat\ncat\n": "classes.txt: class list names 'cat' twice",
@@ -165,7 +165,7 @@ def test_f13_class_lists_that_do_not_fit(root: Path) -> None:
         refused(root, message)
 
 
-def test_f8_ids_that_meet_are_refused_with_both_places(root: Path) -> None:
+def test_ids_that_share_a_file_name_are_refused_with_both_places(root: Path) -> None:
     for name in ("A", "e\u0301", "\xe9"):
         image(root / f"JPEGImages/{name}.jpg", 5, 5)
     for text, message in {
@@ -179,7 +179,7 @@ def test_f8_ids_that_meet_are_refused_with_both_places(root: Path) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(min_size=1, max_size=12))
-def test_f8_any_name_that_a_list_can_hold_is_found_by_its_bytes(
+def test_any_name_that_a_list_can_hold_is_looked_up_by_its_bytes(
     tmp_path_factory: pytest.TempPathFactory, raw: bytes
 ) -> None:
     name = raw.decode("utf-8", "surrogateescape")
@@ -206,13 +206,13 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("entry", HOSTILE)
-def test_f9_an_entry_that_leaves_the_folder_is_refused(root: Path, entry: str) -> None:
+def test_an_entry_that_leaves_the_folder_is_refused(root: Path, entry: str) -> None:
     write(root, "ImageSets/Segmentation/bad.txt", f"a\n{entry}\n")
     refused(root, "bad.txt:2: .* is not an image's name; an id is a file name", split="bad")
     refused(root, "split: .* is not an image's name", split=entry)
 
 
-def test_f9_links_and_special_files(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_links_and_special_files_are_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     outside = tmp_path_factory.mktemp("outside")
     image(outside / "secret.jpg", 5, 5)
     images = root / "JPEGImages"
@@ -237,13 +237,13 @@ def test_f9_links_and_special_files(root: Path, tmp_path_factory: pytest.TempPat
     assert labels(linked, split="train", labels="xml")[0] == ("b", (12,))
 
 
-def test_f9_annotations_open_no_entity(root: Path) -> None:
+def test_annotations_open_no_entity(root: Path) -> None:
     text = '<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]>' + PET.format("&e;")
     (root / "Annotations/a.xml").write_text(text)
     refused(root, "a.xml: declares entities", labels="xml")
 
 
-def test_f8_an_id_too_long_for_a_file_name_is_refused(root: Path) -> None:
+def test_an_id_too_long_for_a_file_name_is_refused(root: Path) -> None:
     write(root, "ImageSets/Segmentation/long.txt", "ä" * 120 + "\n")
     refused(root, "long.txt:1: the id has 240 bytes, 230 fit; shorten", split="long")
     _files.check_id("a" * 230, "here")
@@ -259,11 +259,11 @@ def test_other_suffixes_are_found_jpg_first(root: Path) -> None:
 @pytest.mark.shared
 def test_images_are_listed_without_decoding(shared_data: Path) -> None:
     start = time.process_time()
-    found = read(shared_data / "voc", split="train_aug")
+    dataset = read(shared_data / "voc", split="train_aug")
     assert time.process_time() - start < 1
-    assert len(found.records) == 1800
-    assert all(record.mask is not None and record.labels for record in found.records)
-    cats = sum(8 in (record.labels or ()) for record in found.records)
+    assert len(dataset.records) == 1800
+    assert all(record.mask is not None and record.labels for record in dataset.records)
+    cats = sum(8 in (record.labels or ()) for record in dataset.records)
     assert cats == 423  # the README beside them
     val = read(shared_data / "voc", split="val")
     assert len(val.records) == 265

@@ -1,4 +1,4 @@
-"""Recipes: strict types, file:line:key in every fault, all faults at once (F11)."""
+"""Recipes: strict types, file:line:key in every fault, all faults at once."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_dump_reads_back_equal(tmp_path: Path) -> None:
     flip=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_f11_any_recipe_survives_the_round_trip(lr: float, name: str, epochs: int, flip: bool) -> None:
+def test_any_recipe_survives_the_round_trip(lr: float, name: str, epochs: int, flip: bool) -> None:
     data = {
         **GOOD,
         "network": {"backbone": name},
@@ -88,7 +88,7 @@ def test_f11_any_recipe_survives_the_round_trip(lr: float, name: str, epochs: in
     assert YAML(typ="safe", pure=True).load(dump_recipe(read)) == plain_data(read)
 
 
-def test_f11_every_fault_at_once_with_line_and_key(tmp_path: Path) -> None:
+def test_every_fault_at_once_with_line_and_key(tmp_path: Path) -> None:
     text = (
         "data: {reader: voc, root: x, splitt: train}\n"
         "network: {backbone: 3}\n"
@@ -107,7 +107,7 @@ def test_f11_every_fault_at_once_with_line_and_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", leaves(plain_data(load_recipe(GOOD, schema.TrainRecipe))))
-def test_f11_every_key_misspelt_is_refused_by_name(key: tuple[Any, ...]) -> None:
+def test_every_key_misspelt_is_refused_by_name(key: tuple[Any, ...]) -> None:
     full = plain_data(load_recipe(GOOD, schema.TrainRecipe))
     wrong = (*key[:-1], f"{key[-1]}x")
     message = refusal(replaced(full, wrong, 1))
@@ -118,7 +118,7 @@ def test_f11_every_key_misspelt_is_refused_by_name(key: tuple[Any, ...]) -> None
 
 @pytest.mark.parametrize("wrong", [{"a": 1}, [1, [2]]])
 @pytest.mark.parametrize("key", leaves(plain_data(load_recipe(GOOD, schema.TrainRecipe))))
-def test_f11_wrong_types_are_refused_at_their_key(key: tuple[Any, ...], wrong: Any) -> None:
+def test_wrong_types_are_refused_at_their_key(key: tuple[Any, ...], wrong: Any) -> None:
     if key == ("validation",) and isinstance(wrong, dict):
         wrong = {"splt": 1}
     full = plain_data(load_recipe(GOOD, schema.TrainRecipe))
@@ -138,13 +138,13 @@ def test_f11_wrong_types_are_refused_at_their_key(key: tuple[Any, ...], wrong: A
         ("1: 2\n", "key 1 is not a word"),
     ],
 )
-def test_f11_hostile_yaml(tmp_path: Path, text: str, message: str) -> None:
+def test_yaml_that_is_not_plain_data_is_refused(tmp_path: Path, text: str, message: str) -> None:
     import re
 
     assert re.search(message, refusal(write(tmp_path, text)))
 
 
-def test_f11_an_alias_bomb_ends_at_once(tmp_path: Path) -> None:
+def test_an_alias_bomb_ends_at_once(tmp_path: Path) -> None:
     rows = ["a0: &a0 [1,1,1,1,1,1,1,1,1]"]
     rows += [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
     start = time.perf_counter()
@@ -152,7 +152,7 @@ def test_f11_an_alias_bomb_ends_at_once(tmp_path: Path) -> None:
     assert time.perf_counter() - start < 1
 
 
-def test_f11_numbers_and_words_of_yaml_1_2(tmp_path: Path) -> None:
+def test_numbers_and_words_are_read_as_yaml_1_2_says(tmp_path: Path) -> None:
     text = dump_recipe(load_recipe(GOOD, schema.TrainRecipe)).replace("lr: 0.1", "lr: 1e-4")
     read = load_recipe(
         write(tmp_path, text.replace("backbone: resnet18", "backbone: no")), schema.TrainRecipe

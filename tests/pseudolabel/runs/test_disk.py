@@ -1,4 +1,4 @@
-"""Files under kills and failing disks: F1, F3; what is written and read back."""
+"""Files under kills and failing disks; what is written and read back."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ WRITERS: dict[str, Callable[[Path, int], None]] = {
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_f1_left_at_every_operation_a_file_is_the_old_or_the_new_one(kind: str, tmp_path: Path) -> None:
+def test_left_at_every_operation_a_file_is_the_old_or_the_new_one(kind: str, tmp_path: Path) -> None:
     write = WRITERS[kind]
     write(tmp_path / "1", 1)
     write(tmp_path / "2", 2)
@@ -71,7 +71,7 @@ def test_f1_left_at_every_operation_a_file_is_the_old_or_the_new_one(kind: str, 
     assert seen == {(False, old), (False, new), (True, None), (True, new)}
 
 
-def test_f1_a_run_left_at_every_operation_continues_to_the_same_bytes(
+def test_a_run_left_at_every_operation_continues_to_the_same_bytes(
     tmp_path: Path, reference: dict[str, bytes]
 ) -> None:
     for n in range(1, 500):
@@ -90,7 +90,7 @@ def test_f1_a_run_left_at_every_operation_continues_to_the_same_bytes(
     assert n > 40
 
 
-def test_f1_synced_in_the_order_that_outlasts_a_power_cut(
+def test_synced_in_the_order_that_outlasts_a_power_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[tuple[str, str]] = []
@@ -113,7 +113,7 @@ def test_f1_synced_in_the_order_that_outlasts_a_power_cut(
     assert steps == [("sync", tmp_path.name), ("sync", "5"), ("rename", "a.png"), ("sync", "masks")]
 
 
-def test_f1_sigkill_at_random_moments(tmp_path: Path) -> None:
+def test_killed_at_random_moments_a_run_continues_to_the_same_bytes(tmp_path: Path) -> None:
     target = tmp_path / "run" / "file.json"
 
     def work() -> None:
@@ -135,7 +135,7 @@ def test_f1_sigkill_at_random_moments(tmp_path: Path) -> None:
         assert not list((tmp_path / "run").rglob(".tmp-*")), "leftovers are swept at the next start"
 
 
-def test_f1_only_temporaries_are_swept_and_links_are_not_followed(tmp_path: Path) -> None:
+def test_only_temporaries_are_swept_and_links_are_not_followed(tmp_path: Path) -> None:
     with writing.open_run(tmp_path / "run", "generate", {}) as run:
         disk.write_text(run.path / "masks" / "keep", "")
     outside = tmp_path / "outside"
@@ -151,7 +151,7 @@ def test_f1_only_temporaries_are_swept_and_links_are_not_followed(tmp_path: Path
     assert (outside / ".tmp-1-1").exists()
 
 
-def test_f1_existence_alone_never_counts_as_done(tmp_path: Path) -> None:
+def test_existence_alone_never_counts_as_done(tmp_path: Path) -> None:
     do_run(tmp_path / "run")
     masks = tmp_path / "run" / "masks"
     (masks / "a b.png").write_bytes(mask_of("a b")[:-1] + b"!")
@@ -166,7 +166,7 @@ def test_f1_existence_alone_never_counts_as_done(tmp_path: Path) -> None:
         assert run.problems == ()
 
 
-def test_f1_further_files_of_an_item_are_verified_too(tmp_path: Path) -> None:
+def test_further_files_of_an_item_are_verified_too(tmp_path: Path) -> None:
     with writing.open_run(tmp_path / "run", "generate", {}) as run:
         disk.write_bytes(run.path / "masks" / "a.png", b"mask")
         disk.write_bytes(run.path / "maps" / "a.safetensors", b"maps")
@@ -180,7 +180,7 @@ def test_f1_further_files_of_an_item_are_verified_too(tmp_path: Path) -> None:
         assert "a" not in run.finished()
 
 
-def test_f1_a_journal_cut_at_every_byte_loses_one_item_at_most(tmp_path: Path) -> None:
+def test_a_journal_cut_at_every_byte_loses_one_item_at_most(tmp_path: Path) -> None:
     lines = []
     with writing.open_run(tmp_path / "run", "generate", {}) as run:
         for item in IDS:
@@ -199,7 +199,7 @@ def test_f1_a_journal_cut_at_every_byte_loses_one_item_at_most(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_f3_a_failing_operation_ends_the_run_and_loses_nothing(
+def test_a_failing_operation_ends_the_run_and_loses_nothing(
     name: str, tmp_path: Path, reference: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = os.strerror(getattr(errno, name))
@@ -229,7 +229,7 @@ def test_f3_a_failing_operation_ends_the_run_and_loses_nothing(
     assert n > 40
 
 
-def test_f3_a_limit_that_fills_for_real(tmp_path: Path) -> None:
+def test_a_disk_that_is_really_full_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
     disk.write_bytes(tmp_path / "old", b"old")
 
     def work() -> None:
@@ -248,7 +248,7 @@ def test_f3_a_limit_that_fills_for_real(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["old", "run"]
 
 
-def test_f3_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
+def test_a_file_where_a_folder_should_be_is_our_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with (
         pytest.raises(MachineError, match="a file stands where a folder is needed"),

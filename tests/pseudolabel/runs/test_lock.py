@@ -1,4 +1,4 @@
-"""Who may write into a run folder, and what becomes of a rival: F20."""
+"""Who may write into a run folder, and what becomes of a rival."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def race(out: Path, ready: int, gate: int, leave: int) -> None:
         raise
 
 
-def test_f20_of_four_that_start_at_once_one_wins(tmp_path: Path) -> None:
+def test_of_four_that_start_at_once_one_wins(tmp_path: Path) -> None:
     for number in range(5):
         pipes = [os.pipe() for _ in range(3)]
         (told, ready), (gate, open_gate), (leave, let_leave) = pipes
@@ -79,7 +79,7 @@ def holder(tmp_path: Path) -> Iterator[tuple[Path, int]]:
         pass
 
 
-def test_f20_the_second_is_told_who_holds_the_folder(holder: tuple[Path, int]) -> None:
+def test_the_error_of_the_second_names_the_holder_of_the_folder(holder: tuple[Path, int]) -> None:
     out, child = holder
     with (
         pytest.raises(MachineError, match=rf"in use by process {child} on .+ since \d{{4}}-.*--wait"),
@@ -97,7 +97,9 @@ def test_f20_the_second_is_told_who_holds_the_folder(holder: tuple[Path, int]) -
         pass  # a kill leaves no stale lock
 
 
-def test_f20_wait(holder: tuple[Path, int], capfd: pytest.CaptureFixture[str]) -> None:
+def test_wait_begins_when_the_holder_has_ended(
+    holder: tuple[Path, int], capfd: pytest.CaptureFixture[str]
+) -> None:
     out, child = holder
 
     def wait() -> None:
@@ -118,7 +120,7 @@ def test_f20_wait(holder: tuple[Path, int], capfd: pytest.CaptureFixture[str]) -
     assert told.count(f"in use by process {child}") == 1
 
 
-def test_f20_a_worker_that_outlives_a_killed_holder_does_not_keep_the_lock(tmp_path: Path) -> None:
+def test_a_worker_that_outlives_a_killed_holder_does_not_keep_the_lock(tmp_path: Path) -> None:
     told, ready = os.pipe()
 
     def work() -> None:
@@ -144,7 +146,7 @@ def test_f20_a_worker_that_outlives_a_killed_holder_does_not_keep_the_lock(tmp_p
         os.close(ready)
 
 
-def test_f20_a_forked_worker_leaves_the_lock_to_its_parent(tmp_path: Path) -> None:
+def test_a_forked_worker_leaves_the_lock_to_its_parent(tmp_path: Path) -> None:
     with writing.open_run(tmp_path / "run", "generate", {}) as run:
         assert ended(forked(run.close)) == 0
         assert (run.path / ".lock").exists()
@@ -152,7 +154,7 @@ def test_f20_a_forked_worker_leaves_the_lock_to_its_parent(tmp_path: Path) -> No
             pass
 
 
-def test_f20_without_locks_an_intruder_is_noticed_at_the_end(
+def test_without_locks_a_second_writer_is_reported_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def no_locks(*_: object) -> None:
@@ -169,7 +171,7 @@ def test_f20_without_locks_an_intruder_is_noticed_at_the_end(
             first.complete([])
 
 
-def test_f20_a_lock_on_a_file_that_has_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_on_a_file_that_has_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The holder leaves, and another comes, between our opening of the file and our lock on it."""
     flock, rivals = fcntl.flock, []
 
@@ -188,7 +190,7 @@ def test_f20_a_lock_on_a_file_that_has_gone_is_none(tmp_path: Path, monkeypatch:
         pass
 
 
-def test_f20_a_lock_file_that_somebody_removed_does_not_cost_the_run(tmp_path: Path) -> None:
+def test_a_lock_file_that_somebody_removed_does_not_cost_the_run(tmp_path: Path) -> None:
     with writing.open_run(tmp_path / "run", "generate", {}) as run:
         (run.path / ".lock").unlink()
         run.complete([])

@@ -1,4 +1,4 @@
-"""What a run folder refuses, keeps and lists: F9, F21, the manifest, the problems."""
+"""What a run folder refuses, keeps and lists, the manifest, the problems."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def keys_of(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[obje
 
 
 @pytest.mark.parametrize("path", list(keys_of(FINGERPRINT)), ids=lambda path: ".".join(map(str, path)))
-def test_f21_each_key_refuses_and_is_named(path: tuple[object, ...], tmp_path: Path) -> None:
+def test_each_key_refuses_and_is_named(path: tuple[object, ...], tmp_path: Path) -> None:
     with writing.open_run(tmp_path / "run", "generate", FINGERPRINT) as run:
         disk.write_text(run.path / "stays", "")
     changed = json.loads(json.dumps(FINGERPRINT))
@@ -50,7 +50,7 @@ def test_f21_each_key_refuses_and_is_named(path: tuple[object, ...], tmp_path: P
         pass
 
 
-def test_f21_another_command_or_a_key_more_or_less_refuses(tmp_path: Path) -> None:
+def test_another_command_or_a_key_more_or_less_refuses(tmp_path: Path) -> None:
     with writing.open_run(tmp_path / "run", "generate", {"a": 1}):
         pass
     for kind, fingerprint, text in (
@@ -64,13 +64,13 @@ def test_f21_another_command_or_a_key_more_or_less_refuses(tmp_path: Path) -> No
             pass
 
 
-def test_f21_tuples_and_lists_are_the_same_configuration(tmp_path: Path) -> None:
+def test_tuples_and_lists_are_the_same_configuration(tmp_path: Path) -> None:
     for sizes in ((1, 2), [1, 2]):
         with writing.open_run(tmp_path / "run", "generate", {"sizes": sizes, "empty": {}, "steps": ()}):
             pass
 
 
-def test_f21_overwrite_moves_the_old_folder_aside(tmp_path: Path) -> None:
+def test_overwrite_moves_the_old_folder_aside(tmp_path: Path) -> None:
     for number in range(3):
         with writing.open_run(tmp_path / "run", "generate", {"n": number}, overwrite=True) as run:
             assert not (run.path / "file").exists()
@@ -82,7 +82,7 @@ def test_f21_overwrite_moves_the_old_folder_aside(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".lock"))
 
 
-def test_f21_new_takes_the_next_number(tmp_path: Path) -> None:
+def test_new_takes_the_next_number(tmp_path: Path) -> None:
     names = []
     for number in range(3):
         with writing.open_run(tmp_path / "run", "generate", {"n": number}, new=True) as run:
@@ -91,7 +91,7 @@ def test_f21_new_takes_the_next_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_f21_a_folder_of_foreign_files_keeps_them(overwrite: bool, tmp_path: Path) -> None:
+def test_a_folder_of_foreign_files_keeps_them(overwrite: bool, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years")
     with (
@@ -104,7 +104,7 @@ def test_f21_a_folder_of_foreign_files_keeps_them(overwrite: bool, tmp_path: Pat
         assert run.path.name == "run-2"
 
 
-def test_f9_no_write_follows_a_link_inside_the_folder(tmp_path: Path) -> None:
+def test_no_write_follows_a_link_inside_the_folder(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "canary").write_text("alive")
@@ -126,7 +126,7 @@ def test_f9_no_write_follows_a_link_inside_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("item", ["", "/etc/x", "../x", "a/../../x", "a//b", ".", "a/.", "nul\0"])
-def test_f9_an_id_that_names_a_file_elsewhere_is_refused(item: str, tmp_path: Path) -> None:
+def test_an_id_that_names_a_file_elsewhere_is_refused(item: str, tmp_path: Path) -> None:
     with (
         writing.open_run(tmp_path / "run", "generate", {}) as run,
         pytest.raises(DataError, match="makes no file name"),

@@ -141,7 +141,7 @@ def test_rules_over_scores_are_left_out_where_the_key_is_no_score(run, made):  #
     assert {row["rule"] for row in found["picks"]} == {"stability", "edges"}
 
 
-def test_f24_workers_change_nothing(run, lists):  # noqa: F811
+def test_the_number_of_workers_changes_nothing(run, lists):  # noqa: F811
     options = {"thresholds": VALUES, "pick_on": ["free", "4", "first"], "quiet": True}
     here = sweep(run, workers=0, **options)
     assert len(here["picks"]) == 7

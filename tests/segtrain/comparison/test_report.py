@@ -182,7 +182,7 @@ def nasty() -> tuple[str, dict[str, Any]]:
     return report.page(found, ["image", PAYLOADS[0]], strips), found
 
 
-def test_f25_names_are_text_and_nothing_else(nasty: tuple[str, dict[str, Any]]) -> None:
+def test_names_are_text_and_nothing_else(nasty: tuple[str, dict[str, Any]]) -> None:
     html, _ = nasty
     page = Page(html)
     allowed = {
@@ -209,7 +209,7 @@ def test_f25_names_are_text_and_nothing_else(nasty: tuple[str, dict[str, Any]]) 
         assert any(alt.endswith(console.escape(name)) for alt in alts), name
 
 
-def test_f25_the_page_asks_nobody_for_anything(nasty: tuple[str, dict[str, Any]]) -> None:
+def test_the_page_asks_nobody_for_anything(nasty: tuple[str, dict[str, Any]]) -> None:
     html, _ = nasty
     page = Page(html)
     policies = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
@@ -243,7 +243,7 @@ def test_f25_the_page_asks_nobody_for_anything(nasty: tuple[str, dict[str, Any]]
     assert "@import" not in style
 
 
-def test_f25_markdown_and_terminal_show_names_literally(nasty: tuple[str, dict[str, Any]]) -> None:
+def test_markdown_and_terminal_show_names_literally(nasty: tuple[str, dict[str, Any]]) -> None:
     _, found = nasty
     text = table.markdown(found)
     rows = [line for line in text.splitlines() if line.startswith("|")]

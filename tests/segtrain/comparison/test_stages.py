@@ -132,9 +132,7 @@ def test_a_candidate_added_costs_only_itself(
     assert disk.sha256_file(again / "candidates/cam/network/checkpoints/last.safetensors") == before
 
 
-def test_f21_another_configuration_is_refused_by_the_stage_that_differs(
-    again: Path, compare: Compare
-) -> None:
+def test_another_configuration_is_refused_by_the_stage_that_differs(again: Path, compare: Compare) -> None:
     with pytest.raises(UsageError, match=r"stage CAM: maps on train: .*batch: 'auto' -> 5.*--overwrite"):
         compare(again, "candidates.0.set=[batch=5]")
     crops = disk.sha256_file(again / "candidates/crop-saliency/train/manifest.jsonl")
