@@ -102,17 +102,17 @@ def write(recipe: dict[str, Any], folder: Path) -> Path:
 
 
 def test_check_lists_exactly_the_planted_faults(spoilt: Path, recipe_of: Recipe, tmp_path: Path) -> None:
-    found = segtrain.check(write(recipe_on(recipe_of, spoilt), tmp_path), quiet=True)
-    by_id = {fault["id"]: fault for fault in found["faults"]}
+    report = segtrain.check(write(recipe_on(recipe_of, spoilt), tmp_path), quiet=True)
+    by_id = {fault["id"]: fault for fault in report["faults"]}
     wanted = planted(spoilt)
     assert by_id.keys() == wanted.keys()
-    assert len(found["faults"]) == len(wanted)
+    assert len(report["faults"]) == len(wanted)
     for item, (code, text) in wanted.items():
         assert by_id[item]["code"] == code
         assert text in f"{by_id[item]['what']}; {by_id[item]['remedy']}"
         assert by_id[item]["file"] == f"{item}.png"
         assert by_id[item]["remedy"]
-    assert (found["good"], found["images"], found["failed"]) == (20, 31, 11)
+    assert (report["good"], report["images"], report["failed"]) == (20, 31, 11)
 
 
 def test_values_are_named_with_their_pixels(
@@ -125,8 +125,8 @@ def test_values_are_named_with_their_pixels(
     mask.flat[12:15] = 60
     masks.write_mask(file, mask)
     (root / "labels.csv").write_text("id,labels\ntrain_0,red\ntrain_1,red\n")
-    found = segtrain.check(write(recipe_on(recipe_of, root), tmp_path), quiet=True)
-    (fault,) = found["faults"]
+    report = segtrain.check(write(recipe_on(recipe_of, root), tmp_path), quiet=True)
+    (fault,) = report["faults"]
     assert "60 (4 pixels), 61 (1 pixels)" in fault["what"]
     assert "and 2 more" in fault["what"]
 
@@ -148,9 +148,9 @@ def test_a_mask_without_an_image_is_a_fault_and_one_off_the_list_is_not(
     root = make_voc(count=3, val=1)
     (root / "labels.csv").write_text("id,labels\n" + "".join(f"train_{i},red\n" for i in range(3)))
     masks.write_mask(root / "SegmentationClass" / "stray.png", np.zeros((4, 4), np.uint8))
-    found = segtrain.check(write(recipe_on(recipe_of, root), tmp_path), quiet=True)
-    assert [(fault["file"], fault["code"]) for fault in found["faults"]] == [("stray.png", "no_image")]
-    assert found["masks_not_listed"] == 1  # val_0
+    report = segtrain.check(write(recipe_on(recipe_of, root), tmp_path), quiet=True)
+    assert [(fault["file"], fault["code"]) for fault in report["faults"]] == [("stray.png", "no_image")]
+    assert report["masks_not_listed"] == 1  # val_0
 
 
 def test_all_255_and_background_only_are_legal_and_counted(
@@ -161,12 +161,12 @@ def test_all_255_and_background_only_are_legal_and_counted(
     for item, value in (("train_0", 255), ("train_1", 0)):
         file = root / "SegmentationClass" / f"{item}.png"
         masks.write_mask(file, np.full_like(masks.read_mask(file), value))
-    found = segtrain.check(write(recipe_on(recipe_of, root), tmp_path), quiet=True)
-    assert found["faults"] == []
-    assert (found["all_ignored"], found["background_only"]) == (["train_0"], ["train_1"])
+    report = segtrain.check(write(recipe_on(recipe_of, root), tmp_path), quiet=True)
+    assert report["faults"] == []
+    assert (report["all_ignored"], report["background_only"]) == (["train_0"], ["train_1"])
     third = masks.read_mask(root / "SegmentationClass" / "train_2.png")
-    assert found["pixels"]["red"] == int((third == 1).sum())
-    assert sum(found["pixels"].values()) == 24 * 31 + 40 * 33 + 17 * 48
+    assert report["pixels"]["red"] == int((third == 1).sum())
+    assert sum(report["pixels"].values()) == 24 * 31 + 40 * 33 + 17 * 48
 
 
 def test_fix_writes_copies_and_leaves_the_input(spoilt: Path, recipe_of: Recipe, tmp_path: Path) -> None:
@@ -174,10 +174,10 @@ def test_fix_writes_copies_and_leaves_the_input(spoilt: Path, recipe_of: Recipe,
     recipe = recipe_on(recipe_of, spoilt)
     names = list(FAULTS)
     out = tmp_path / "fixed"
-    found = segtrain.check(write(recipe, tmp_path), fix_from_palette=out, quiet=True)
+    report = segtrain.check(write(recipe, tmp_path), fix_from_palette=out, quiet=True)
     coloured = [f"train_{20 + names.index(name)}" for name in ("rgb", "alpha")]
-    assert found["fixed"] == coloured
-    assert found["failed"] == 9
+    assert report["fixed"] == coloured
+    assert report["failed"] == 9
     assert {path: path.read_bytes() for path in (spoilt / "SegmentationClass").iterdir()} == before
     assert len(list(out.iterdir())) == 22
     from tests.segtrain.conftest import SIZES, draw
@@ -196,9 +196,9 @@ def test_a_folder_is_checked_against_images_and_classes(make_voc: Callable[..., 
     folder = root / "SegmentationClass"
     with pytest.raises(UsageError, match="add --images DIR --classes FILE"):
         segtrain.check(folder, quiet=True)
-    found = segtrain.check(folder, images=root / "JPEGImages", classes=root / "classes.txt", quiet=True)
-    assert (found["good"], found["faults"]) == (2, [])
-    assert list(found["pixels"]) == ["background", "red", "green", "ignore"]
+    report = segtrain.check(folder, images=root / "JPEGImages", classes=root / "classes.txt", quiet=True)
+    assert (report["good"], report["faults"]) == (2, [])
+    assert list(report["pixels"]) == ["background", "red", "green", "ignore"]
 
 
 def test_a_broken_image_stops_or_is_left_out(
@@ -210,6 +210,6 @@ def test_a_broken_image_stops_or_is_left_out(
     recipe = recipe_of(root, schedule={"epochs": 1})
     with pytest.raises(DataError, match=r"1 files of the training data have faults:\ntrain_1.png: "):
         segtrain.train(recipe, tmp_path / "run", quiet=True, workers=0)
-    found = segtrain.train(recipe, tmp_path / "run", on_bad="skip", quiet=True, workers=0)
-    assert found["images"] == 3
+    summary = segtrain.train(recipe, tmp_path / "run", on_bad="skip", quiet=True, workers=0)
+    assert summary["images"] == 3
     assert "1 of 4 images cannot be read and are left out" in capsys.readouterr().err

@@ -46,10 +46,10 @@ def test_help_imports_no_torch_and_is_quick() -> None:
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         times.append(time.perf_counter() - start)
-        assert found.returncode == 0, found.stderr
-        assert "predict" in found.stdout
+        assert process.returncode == 0, process.stderr
+        assert "predict" in process.stdout
     assert statistics.median(times) < 2  # 0.2 s on a quiet machine; the promise is half a second
 
 
@@ -58,9 +58,9 @@ def test_the_line_by_commands(recipe: Path, tmp_path: Path, capsys: pytest.Captu
     assert seg("check", recipe, "--quiet") == 0
     assert "4 of 4 masks are good" in capsys.readouterr().out
     assert seg("train", recipe, "-o", run, "--device", "cpu", "--workers", "0", "--json") == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["epochs"] == 1
-    assert "weights: none taken" in told.err
+    output = capsys.readouterr()
+    assert json.loads(output.out)["epochs"] == 1
+    assert "weights: none taken" in output.err
     assert seg("evaluate", run, "--device", "cpu", "--quiet") == 0
     assert "mean over" in capsys.readouterr().out
     assert seg("evaluate", run, "--device", "cpu", "--quiet", "--checkpoint", "best", "--json") == 0
@@ -73,7 +73,7 @@ def test_the_line_by_commands(recipe: Path, tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "kind", "told"),
+    ("arguments", "code", "kind", "message"),
     [
         (["--set", "schedule.epochs=none"], 2, "usage", "schedule.epochs"),
         (["--set", "optimizer.momentun=0.5"], 2, "usage", "momentum"),
@@ -85,15 +85,15 @@ def test_the_line_by_commands(recipe: Path, tmp_path: Path, capsys: pytest.Captu
     ],
 )
 def test_faults_end_with_their_code_and_one_line(
-    arguments: list[str], code: int, kind: str, told: str,
+    arguments: list[str], code: int, kind: str, message: str,
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     assert seg("train", recipe, "-o", tmp_path / "run", "--quiet", "--json", *arguments) == code
-    found = capsys.readouterr()
-    error = json.loads(found.out)["error"]
+    output = capsys.readouterr()
+    error = json.loads(output.out)["error"]
     assert error["kind"] == kind
-    assert told in error["message"]
-    assert "Traceback" not in found.err
+    assert message in error["message"]
+    assert "Traceback" not in output.err
     assert not (tmp_path / "run").exists()
 
 

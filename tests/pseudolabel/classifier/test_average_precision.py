@@ -19,8 +19,8 @@ def test_equals_its_oracle_and_order_does_not_matter(rows: list[tuple[int, bool]
     scores, present = np.array([s for s, _ in rows], np.float32), np.array([p for _, p in rows])
     expected = oracles.average_precision(scores, present)
     for order in (slice(None), slice(None, None, -1)):
-        found = average_precision(scores[order], present[order])
-        assert found == (None if expected is None else pytest.approx(expected, abs=1e-12))
+        actual = average_precision(scores[order], present[order])
+        assert actual == (None if expected is None else pytest.approx(expected, abs=1e-12))
 
 
 def test_by_hand() -> None:

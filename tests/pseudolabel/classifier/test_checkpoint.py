@@ -64,11 +64,11 @@ def test_comes_back(run: Path, network: Classifier) -> None:
     ("backbone", "stride"), [("test_vit", 16), ("test_mambaout", 32), ("torchvision/resnet18", 32)]
 )
 def test_every_kind_of_backbone_comes_back(tmp_path: Path, backbone: str, stride: int) -> None:
-    made = Classifier(backbone, 3, output_stride=stride).eval()
-    save_classifier(tmp_path / FILE, made, SPACE, MEAN, STD, {}, "abc")
+    original = Classifier(backbone, 3, output_stride=stride).eval()
+    save_classifier(tmp_path / FILE, original, SPACE, MEAN, STD, {}, "abc")
     images = torch.randn(1, 3, 50, 70)
     with torch.no_grad():
-        assert torch.equal(load_classifier(tmp_path).network(images), made(images))
+        assert torch.equal(load_classifier(tmp_path).network(images), original(images))
 
 
 def rename(metadata: dict[str, str], tensors: dict[str, Tensor]) -> None:
@@ -106,7 +106,7 @@ def drop_key(key: str) -> Change:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (rename, "tensor 'head.weight' is missing"),
         (cut, r"tensor 'head.weight' is \(3, 95\) torch.float32, the network's \(3, 96\)"),
@@ -123,29 +123,29 @@ def drop_key(key: str) -> Change:
         (drop_key("fingerprint"), "lacks fingerprint"),
     ],
 )
-def test_refused(run: Path, change: Change, told: str) -> None:
-    with pytest.raises(DataError, match=told):
+def test_refused(run: Path, change: Change, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         load_classifier(changed(run, change))
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (("background", "cat", "cow", "dog"), "first at id 2, 'dog' against 'cow'"),
         (("background", "cat", "dog"), "first at id 3, 'cow' against 'nothing'"),
         (("background", "cat", "dog", "cow", "emu"), "first at id 4, 'nothing' against 'emu'"),
     ],
 )
-def test_other_classes_than_expected(run: Path, names: tuple[str, ...], told: str) -> None:
-    with pytest.raises(DataError, match=told) as caught:
+def test_other_classes_than_expected(run: Path, names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
         load_classifier(run, expect=LabelSpace(names))
     assert ", ".join(SPACE.names) in str(caught.value)
     assert ", ".join(names) in str(caught.value)
 
 
 def test_damaged(run: Path) -> None:
-    whole = (run / FILE).read_bytes()
-    for data in (whole[:-100], whole[:50], b"", b"\xff" * 100):
+    intact = (run / FILE).read_bytes()
+    for data in (intact[:-100], intact[:50], b"", b"\xff" * 100):
         (run / FILE).write_bytes(data)
         with pytest.raises(DataError, match=r"classifier.safetensors: damaged \("):
             load_classifier(run)

@@ -55,17 +55,17 @@ def describe(number: int) -> str:
 
 
 def test_shipped_map_names_all_of_voc_but_person() -> None:
-    found = read_class_map(SHIPPED)
-    assert list(found.ids) == VOC_BUT_PERSON
-    assert {*BEGINNINGS, *RANGES} == set(found.ids)
+    shipped = read_class_map(SHIPPED)
+    assert list(shipped.ids) == VOC_BUT_PERSON
+    assert {*BEGINNINGS, *RANGES} == set(shipped.ids)
 
 
 @pytest.mark.parametrize("name", BEGINNINGS)
 def test_shipped_ids_are_what_they_say(name: str) -> None:
     expected = BEGINNINGS[name].split(", ")
-    found = [describe(number) for number in read_class_map(SHIPPED).ids[name]]
-    assert len(found) == len(expected), found
-    for text, beginning in zip(found, expected, strict=True):
+    actual = [describe(number) for number in read_class_map(SHIPPED).ids[name]]
+    assert len(actual) == len(expected), actual
+    for text, beginning in zip(actual, expected, strict=True):
         assert text.startswith(beginning), (text, beginning)
 
 
@@ -118,15 +118,15 @@ def test_no_file(tmp_path: Path) -> None:
 
 
 def test_classes_of_the_data_keep_their_ids() -> None:
-    found = mapped(MAP, SPACE, ["person"])
-    assert found.space == SPACE
-    assert (found.known, found.groups) == ((1, 3), ((151,), (281, 282)))
+    mapping = mapped(MAP, SPACE, ["person"])
+    assert mapping.space == SPACE
+    assert (mapping.known, mapping.groups) == ((1, 3), ((151,), (281, 282)))
 
 
 def test_without_a_class_list_the_map_has_one() -> None:
-    found = mapped(MAP, None, ["cat"])
-    assert found.space.names == ("background", "cat", "dog", "boat")
-    assert (found.known, found.groups) == ((2, 3), ((151,), (472,)))
+    mapping = mapped(MAP, None, ["cat"])
+    assert mapping.space.names == ("background", "cat", "dog", "boat")
+    assert (mapping.known, mapping.groups) == ((2, 3), ((151,), (472,)))
 
 
 def test_names_without_an_id_are_all_named() -> None:

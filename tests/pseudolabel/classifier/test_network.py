@@ -47,7 +47,7 @@ def test_lite0_gives_its_last_activation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "stride", "told"),
+    ("backbone", "stride", "message"),
     [
         (
             "test_maxvit",
@@ -62,8 +62,8 @@ def test_lite0_gives_its_last_activation() -> None:
         ("resnet51", 16, "'resnet51' is not a model of timm; did you mean"),
     ],
 )
-def test_refused(backbone: str, stride: int, told: str) -> None:
-    with pytest.raises(DataError, match=told):
+def test_refused(backbone: str, stride: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         Classifier(backbone, 2, output_stride=stride)
 
 
@@ -73,14 +73,14 @@ def test_features_of_a_transformer_are_its_patch_tokens_in_their_places(backbone
     network = Classifier(backbone, 2, output_stride=16).eval()
     images = torch.randn(2, 3, 40, 75)  # neither side is a multiple of the patch
     with torch.no_grad():
-        found = network.features(images)
+        actual = network.features(images)
         (expected,) = network.backbone.forward_intermediates(
             images, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
         )
         logits = network(images)
-    assert found.shape == (2, network.depth, 3, 5)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(logits, found.mean(dim=(2, 3)) @ network.head.weight.T)
+    assert actual.shape == (2, network.depth, 3, 5)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(logits, actual.mean(dim=(2, 3)) @ network.head.weight.T)
     assert (network.pooled, network.target) == (True, None)
 
 
@@ -89,19 +89,19 @@ def test_channels_last_grids_are_turned() -> None:
     images = torch.randn(1, 3, 64, 100)
     with torch.no_grad():
         expected = network.backbone.forward_features(images)
-        found = network.features(images)
+        actual = network.features(images)
     assert expected.shape == (1, 2, 4, 64)
-    torch.testing.assert_close(found, expected.movedim(3, 1))
-    torch.testing.assert_close(network.grid(found, (64, 100)), found)
+    torch.testing.assert_close(actual, expected.movedim(3, 1))
+    torch.testing.assert_close(network.grid(actual, (64, 100)), actual)
 
 
 def test_grid_of_a_layer() -> None:
     network = Classifier("test_vit", 2, output_stride=16).eval()
     tokens = torch.randn(1, 1 + 6, 64)
-    found = network.grid(tokens, (32, 48))
-    torch.testing.assert_close(found[0, :, 1, 2], tokens[0, 1 + 5])  # second row, third column
-    torch.testing.assert_close(network.grid(tokens[:, 1:], (32, 48)), found)  # before the class token came
-    torch.testing.assert_close(network.grid(found, (32, 48)), found)
+    grid = network.grid(tokens, (32, 48))
+    torch.testing.assert_close(grid[0, :, 1, 2], tokens[0, 1 + 5])  # second row, third column
+    torch.testing.assert_close(network.grid(tokens[:, 1:], (32, 48)), grid)  # before the class token came
+    torch.testing.assert_close(network.grid(grid, (32, 48)), grid)
     for shape in ((1, 8, 64), (1, 2, 7, 16), (1, 64), (1, 6, 13, 2)):
         with pytest.raises(DataError, match=r"is no grid of features of an image of 32 x 48; take another"):
             network.grid(torch.zeros(shape), (32, 48))
@@ -127,16 +127,16 @@ def test_torchvision_networks_end_at_their_last_grid(backbone: str, stride: int)
     own.load_state_dict(network.backbone.state_dict(), strict=False)
     images = torch.randn(1, 3, 70, 96)
     with torch.no_grad():
-        found = network.features(images)
+        grid = network.features(images)
     assert network.stride == stride
     if stride == 32:
-        seen: list[torch.Tensor] = []
-        own.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        outputs: list[torch.Tensor] = []
+        own.layer4.register_forward_hook(lambda module, inputs, output: outputs.append(output))
         with torch.no_grad():
             own.eval()(images)
-        torch.testing.assert_close(found, seen[0])
+        torch.testing.assert_close(grid, outputs[0])
     else:
-        assert found.shape[2:] == (5, 6)
+        assert grid.shape[2:] == (5, 6)
 
 
 @pytest.mark.parametrize(

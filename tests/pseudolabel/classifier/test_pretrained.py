@@ -13,7 +13,7 @@ from pseudolabel.classifier._cut import Cut
 from pseudolabel.classifier.pretrained import Pretrained, pretrained
 from pseudolabel.errors import DataError, UsageError
 
-PICTURES = torch.randn(2, 3, 75, 112, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randn(2, 3, 75, 112, generator=torch.Generator().manual_seed(0))
 
 
 def published(name: str) -> nn.Module:
@@ -37,15 +37,15 @@ def published(name: str) -> nn.Module:
     ],
 )
 def test_what_can_be_explained_is_found_by_value(name: str, pooled: bool, target: str | None) -> None:
-    whole = published(name)
-    network = Pretrained(whole, name)
+    original = published(name)
+    network = Pretrained(original, name)
     assert (network.pooled, network.target, network.head.out_features) == (pooled, target, 1000)
     with torch.no_grad():
-        expected = whole.forward_head(whole.forward_features(PICTURES))  # type: ignore[operator]
-        found = network(PICTURES)
-        features = network.features(PICTURES)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(network.classify(features), found)
+        expected = original.forward_head(original.forward_features(IMAGES))  # type: ignore[operator]
+        actual = network(IMAGES)
+        features = network.features(IMAGES)
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(network.classify(features), actual)
         grid = network.grid(features, (75, 112))
     assert grid.dim() == 4
     assert grid.shape[1] == network.depth
@@ -61,25 +61,27 @@ def test_cells_of_a_class_token_network_reach_the_logits_up_to_its_target_and_no
     for name in (network.target, "backbone.blocks.5.norm2", "backbone.blocks.5", "backbone.norm"):
         module = network.get_submodule(name)
         module.register_forward_hook(lambda module, inputs, output, name=name: kept.update({name: output}))
-    logits = network(PICTURES.clone().requires_grad_())
+    logits = network(IMAGES.clone().requires_grad_())
     gradients = torch.autograd.grad(logits[:, 5].sum(), list(kept.values()))
-    seen = {name: bool((one[:, 1:] != 0).any()) for name, one in zip(kept, gradients, strict=True)}
-    assert seen == {name: name == network.target for name in kept}
+    reaching = {
+        name: bool((gradient[:, 1:] != 0).any()) for name, gradient in zip(kept, gradients, strict=True)
+    }
+    assert reaching == {name: name == network.target for name in kept}
 
 
 def test_a_head_of_zeros_is_not_taken_for_a_linear_one() -> None:
-    whole = published("test_convnext")
-    nn.init.zeros_(whole.head.fc.weight)  # type: ignore[union-attr, arg-type]
-    nn.init.zeros_(whole.head.fc.bias)  # type: ignore[union-attr, arg-type]
+    original = published("test_convnext")
+    nn.init.zeros_(original.head.fc.weight)  # type: ignore[union-attr, arg-type]
+    nn.init.zeros_(original.head.fc.bias)  # type: ignore[union-attr, arg-type]
     with pytest.raises(DataError, match="logits of 'test_convnext' depend on no grid"):
-        Pretrained(whole, "test_convnext")
+        Pretrained(original, "test_convnext")
 
 
 def test_dropout_is_off() -> None:
-    whole = create("torchvision/mobilenet_v2", None, "classifier", headless=False)
-    network = Pretrained(whole, "torchvision/mobilenet_v2")
+    original = create("torchvision/mobilenet_v2", None, "classifier", headless=False)
+    network = Pretrained(original, "torchvision/mobilenet_v2")
     with torch.no_grad():
-        assert torch.equal(network(PICTURES), network(PICTURES))
+        assert torch.equal(network(IMAGES), network(IMAGES))
 
 
 def test_a_cut_network_is_the_network() -> None:
@@ -91,10 +93,10 @@ def test_a_cut_network_is_the_network() -> None:
     cut = Cut(own, "densenet121", "classifier", headless=False).eval()
     assert cut.state_dict().keys() == own.state_dict().keys()
     with torch.no_grad():
-        features = cut.forward_features(PICTURES)
+        features = cut.forward_features(IMAGES)
         assert features.shape[1:] == (1024, 2, 3)
         assert features.min() >= 0
-        torch.testing.assert_close(cut.forward_head(features), own(PICTURES))
+        torch.testing.assert_close(cut.forward_head(features), own(IMAGES))
 
 
 class Crooked(nn.Module):
@@ -127,20 +129,20 @@ def test_what_cannot_be_cut_is_refused(model: nn.Module) -> None:
 def test_the_cut_lies_where_all_the_rest_comes_from() -> None:
     cut = Cut(Crooked().eval(), "crooked", "classifier", headless=False)
     with torch.no_grad():
-        assert cut.forward_features(PICTURES).shape == (2, 4, 37, 55)  # the stem's, not the last ones
+        assert cut.forward_features(IMAGES).shape == (2, 4, 37, 55)  # the stem's, not the last ones
 
 
 class TestWeights:
     """Weights come with the head, from a file or a package."""
 
     def test_from_a_file(self, tmp_path: Path) -> None:
-        whole = published("test_resnet")
-        torch.save(whole.state_dict(), tmp_path / "w.pth")
-        network, told = pretrained("test_resnet", str(tmp_path / "w.pth"), output_stride=16)
+        original = published("test_resnet")
+        torch.save(original.state_dict(), tmp_path / "w.pth")
+        network, source = pretrained("test_resnet", str(tmp_path / "w.pth"), output_stride=16)
         own = network.backbone.state_dict()
-        assert all(torch.equal(tensor, own[name]) for name, tensor in whole.state_dict().items())
+        assert all(torch.equal(tensor, own[name]) for name, tensor in original.state_dict().items())
         assert network.stride == 16
-        assert "w.pth, none left" in told
+        assert "w.pth, none left" in source
         assert not any(parameter.requires_grad for parameter in network.parameters())
 
     def test_without_the_head(self, tmp_path: Path) -> None:
@@ -161,8 +163,8 @@ class TestWeights:
     def test_package_with_its_head(self) -> None:
         from pseudolabel import weights
 
-        network, told = pretrained("tf_efficientnet_lite0", "package")
+        network, source = pretrained("tf_efficientnet_lite0", "package")
         assert network.pooled
-        assert "none left" in told
+        assert "none left" in source
         state = weights.package_state("tf_efficientnet_lite0")
         assert torch.equal(network.head.bias, state["classifier.bias"])  # type: ignore[arg-type]

@@ -46,23 +46,23 @@ class Folder:
     def __init__(self, root):
         random = np.random.default_rng(0)
         self.root, self.truth, self.masks, self.parts = root, {}, {}, {}
-        for one in IDS:
+        for item in IDS:
             shape = tuple(random.integers(5, 12, size=2))
-            self.truth[one] = random.choice([0, 1, 2, 255], size=shape).astype(np.uint8)
-            self.masks[one] = random.choice([0, 1, 2, 255], size=shape).astype(np.uint8)
-            self.parts[one] = random.choice([0, 1, 2], size=shape).astype(np.uint8)
+            self.truth[item] = random.choice([0, 1, 2, 255], size=shape).astype(np.uint8)
+            self.masks[item] = random.choice([0, 1, 2, 255], size=shape).astype(np.uint8)
+            self.parts[item] = random.choice([0, 1, 2], size=shape).astype(np.uint8)
             for what in ("truth", "masks", "parts"):
-                write_mask(root / what / f"{one}.png", getattr(self, what)[one])
+                write_mask(root / what / f"{item}.png", getattr(self, what)[item])
         (root / "classes.txt").write_text("\n".join(NAMES) + "\n")
-        self.maps = {one: (random.random((2, 3, 4)).astype(np.float32) * 7) for one in IDS}
+        self.maps = {item: (random.random((2, 3, 4)).astype(np.float32) * 7) for item in IDS}
         self.reference()
 
     def reference(self, leave_out=(), rule="own"):
         save_file(
-            {one: torch.from_numpy(m) for one, m in self.maps.items() if one not in leave_out},
+            {item: torch.from_numpy(m) for item, m in self.maps.items() if item not in leave_out},
             self.root / "reference.safetensors",
             {
-                "ids": json.dumps({one: [1, 2] for one in IDS if one not in leave_out}),
+                "ids": json.dumps({item: [1, 2] for item in IDS if item not in leave_out}),
                 "threshold": "0.5",
                 "rule": rule,
                 "classifier": "0" * 64,
@@ -72,9 +72,12 @@ class Folder:
     def step(self, order=IDS, without=(), parts=False):
         records = tuple(
             ImageRecord(
-                one, self.root / "x.jpg", (1,), None if one in without else self.root / "truth" / f"{one}.png"
+                item,
+                self.root / "x.jpg",
+                (1,),
+                None if item in without else self.root / "truth" / f"{item}.png",
             )
-            for one in order
+            for item in order
         )
         return Given(Dataset(records, LabelSpace(NAMES), self.root / "parts" if parts else None))
 
@@ -97,39 +100,41 @@ def folder(tmp_path):
 
 
 def test_equals_the_oracle_over_the_set(folder):
-    found = folder.score_reader(
+    evaluation = folder.score_reader(
         folder.step(parts=True), reference=folder.root / "reference.safetensors", workers=3
     )
     counts = {"whole": 0, "dr": 0, "ndr": 0, "part": 0, "body": 0}
-    for one in IDS:
-        truth, mask = folder.truth[one], folder.masks[one]
-        full = [oracles.bilinear(m, *truth.shape) for m in folder.maps[one]]
+    for item in IDS:
+        truth, mask = folder.truth[item], folder.masks[item]
+        full = [oracles.bilinear(m, *truth.shape) for m in folder.maps[item]]
         region = oracles.discriminative(truth, full, (1, 2), 0.5, "own")
         counts["whole"] += np.array(oracles.confusion(truth, mask, 3))
         for name, where in (
             ("dr", region),
             ("ndr", ~region),
-            ("part", folder.parts[one] == 1),
-            ("body", folder.parts[one] == 2),
+            ("part", folder.parts[item] == 1),
+            ("body", folder.parts[item] == 2),
         ):
             counts[name] += np.array(oracles.masked(truth, mask, where, 3))
 
     def recall(name):
         return oracles.nanmean([counts[name][c, c] / counts[name][c].sum() for c in (1, 2)])
 
-    assert found["images"] == 5
-    assert found["miou"] == pytest.approx(oracles.miou(counts["whole"].tolist(), 3, "background", range(3)))
-    assert found["dr_recall"] == pytest.approx(recall("dr"))
-    assert found["ndr_recall"] == pytest.approx(recall("ndr"))
-    assert found["parts"]["part_recall"] == pytest.approx(recall("part"))
-    assert found["parts"]["body_recall"] == pytest.approx(recall("body"))
-    assert found["dr_recall"] != found["ndr_recall"]
-    assert found["split"] == "val"
-    assert found["reading_of_ignore"] == "background"
-    assert found["readings"]["wrong"]["confusion"] == counts["whole"].tolist()
-    assert found["miou"] == found["readings"]["background"]["miou"]
-    low, high = found["miou_interval"]["low"], found["miou_interval"]["high"]
-    assert low < found["miou"] < high
+    assert evaluation["images"] == 5
+    assert evaluation["miou"] == pytest.approx(
+        oracles.miou(counts["whole"].tolist(), 3, "background", range(3))
+    )
+    assert evaluation["dr_recall"] == pytest.approx(recall("dr"))
+    assert evaluation["ndr_recall"] == pytest.approx(recall("ndr"))
+    assert evaluation["parts"]["part_recall"] == pytest.approx(recall("part"))
+    assert evaluation["parts"]["body_recall"] == pytest.approx(recall("body"))
+    assert evaluation["dr_recall"] != evaluation["ndr_recall"]
+    assert evaluation["split"] == "val"
+    assert evaluation["reading_of_ignore"] == "background"
+    assert evaluation["readings"]["wrong"]["confusion"] == counts["whole"].tolist()
+    assert evaluation["miou"] == evaluation["readings"]["background"]["miou"]
+    low, high = evaluation["miou_interval"]["low"], evaluation["miou_interval"]["high"]
+    assert low < evaluation["miou"] < high
 
 
 @pytest.mark.parametrize("prediction", [PREDICTION, ABSTAINING])
@@ -141,7 +146,7 @@ def test_worked_example_through_files(tmp_path, prediction):
     maps = np.stack([np.where(c == TRUTH, REGION * 1.0, 0.1) for c in (1, 2)]).astype(np.float32)
     meta = {"ids": '{"x": [1, 2]}', "threshold": "0.25", "rule": "own", "classifier": "c" * 64}
     save_file({"x": torch.from_numpy(maps)}, tmp_path / "reference.safetensors", meta)
-    found = evaluate(
+    evaluation = evaluate(
         masks=tmp_path / "masks",
         truth=tmp_path / "truth",
         classes=tmp_path / "classes.txt",
@@ -149,35 +154,43 @@ def test_worked_example_through_files(tmp_path, prediction):
         quiet=True,
     ).as_dict()
     wanted = (0.583333, 0.875, 0.416667) if prediction is PREDICTION else (0.522436, 0.75, 0.416667)
-    assert (found["miou"], found["dr_recall"], found["ndr_recall"]) == pytest.approx(wanted, abs=5e-7)
-    assert found["classes_averaged"] == 3
-    assert found["iou"]["horse"] is None
-    assert found["reference"]["maps"] == "reference.safetensors"
-    assert found["reference"]["threshold"] == 0.25
-    assert len(found["reference"]["sha256"]) == 64
+    assert (evaluation["miou"], evaluation["dr_recall"], evaluation["ndr_recall"]) == pytest.approx(
+        wanted, abs=5e-7
+    )
+    assert evaluation["classes_averaged"] == 3
+    assert evaluation["iou"]["horse"] is None
+    assert evaluation["reference"]["maps"] == "reference.safetensors"
+    assert evaluation["reference"]["threshold"] == 0.25
+    assert len(evaluation["reference"]["sha256"]) == 64
     stored = json.loads((tmp_path / "masks" / "evaluation.json").read_text())
-    assert stored == json.loads(json.dumps(found))
+    assert stored == json.loads(json.dumps(evaluation))
     contract = "images miou classes_averaged iou dr_recall ndr_recall fg_precision fg_recall fg_hit coverage"
     contract += " confusion reading_of_ignore reference readings legacy parts labels"
     assert set(contract.split()) <= set(stored)
 
 
 def test_without_a_reference_regions_are_undefined_and_a_hint_says_how(folder, capsys):
-    found = folder.score(quiet=False, out=folder.root / "result.json")
+    evaluation = folder.score(quiet=False, out=folder.root / "result.json")
     assert (folder.root / "result.json").is_file()
-    assert found["reference"] is found["dr_recall"] is found["ndr_recall"] is found["parts"] is None
-    assert set(found["legacy"].values()) == {None}
+    assert (
+        evaluation["reference"]
+        is evaluation["dr_recall"]
+        is evaluation["ndr_recall"]
+        is evaluation["parts"]
+        is None
+    )
+    assert set(evaluation["legacy"].values()) == {None}
     assert "`pl reference RECIPE -o reference.safetensors`" in capsys.readouterr().err
 
 
 def test_list_order_and_workers_change_nothing(folder):
     maps = folder.root / "reference.safetensors"
-    one = folder.score_reader(reference=maps, workers=1)
+    first = folder.score_reader(reference=maps, workers=1)
     other = folder.score_reader(folder.step(IDS[::-1]), reference=maps, workers=4)
-    assert one == other
+    assert first == other
     half = folder.score_reader(folder.step(IDS[:2]))
     rest = folder.score_reader(folder.step(IDS[2:]))
-    wrong = [np.array(part["readings"]["wrong"]["confusion"]) for part in (half, rest, one)]
+    wrong = [np.array(part["readings"]["wrong"]["confusion"]) for part in (half, rest, first)]
     np.testing.assert_array_equal(wrong[0] + wrong[1], wrong[2])
 
 
@@ -262,30 +275,32 @@ def test_a_run_of_other_classes_is_refused(folder):
     with pytest.raises(DataError, match=r"classes\.txt: its classes are not those of the data"):
         evaluate(folder.root, truth=folder.root / "truth", classes=folder.names(), quiet=True)
     (folder.root / "classes.txt").write_text("\n".join(NAMES))
-    found = evaluate(folder.root, truth=folder.root / "truth", classes=folder.names(), quiet=True)
-    assert found.miou == folder.score()["miou"]
+    evaluation = evaluate(folder.root, truth=folder.root / "truth", classes=folder.names(), quiet=True)
+    assert evaluation.miou == folder.score()["miou"]
     assert json.loads((folder.root / "evaluation.json").read_text())["images"] == 5
 
 
 def test_average_over_and_limit(folder):
-    found = folder.score(average_over=("background", "dog"), limit=3)
-    assert found["images"] == 3
-    assert found["average_over"] == ["background", "dog"]
-    assert found["classes_averaged"] == 2
-    assert found["miou"] == pytest.approx((found["iou"]["background"] + found["iou"]["dog"]) / 2)
+    evaluation = folder.score(average_over=("background", "dog"), limit=3)
+    assert evaluation["images"] == 3
+    assert evaluation["average_over"] == ["background", "dog"]
+    assert evaluation["classes_averaged"] == 2
+    assert evaluation["miou"] == pytest.approx(
+        (evaluation["iou"]["background"] + evaluation["iou"]["dog"]) / 2
+    )
     with pytest.raises(UsageError, match="'dgo' is not a class; did you mean 'dog'"):
         folder.score(average_over=("dgo",))
 
 
 def test_nothing_labelled_is_null_and_not_nan(folder):
-    for one in IDS:
-        write_mask(folder.root / "truth" / f"{one}.png", np.full(folder.truth[one].shape, 255, np.uint8))
-    found = folder.score()
-    assert found["miou"] is None
-    assert found["classes_averaged"] == 0
+    for item in IDS:
+        write_mask(folder.root / "truth" / f"{item}.png", np.full(folder.truth[item].shape, 255, np.uint8))
+    evaluation = folder.score()
+    assert evaluation["miou"] is None
+    assert evaluation["classes_averaged"] == 0
     text = (folder.root / "masks" / "evaluation.json").read_text()
     assert "NaN" not in text
-    assert not any(isinstance(v, float) and math.isnan(v) for v in found.values())
+    assert not any(isinstance(v, float) and math.isnan(v) for v in evaluation.values())
 
 
 def test_arguments_that_do_not_fit_together_are_refused(folder):

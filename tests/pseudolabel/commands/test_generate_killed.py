@@ -26,7 +26,7 @@ KILLS = 20
 NAMES = ("background", "cat", "dog")
 
 
-def made(root: Path, count: int, size: int) -> dict[str, Any]:
+def recipe_on(root: Path, count: int, size: int) -> dict[str, Any]:
     """Images of two shapes, a classifier of drawn weights; returns a recipe with every kind of file."""
     (root / "images").mkdir(parents=True)
     source = np.random.default_rng(3)
@@ -90,7 +90,7 @@ def finish(recipe: dict[str, Any], out: Path, workers: int) -> float:
 
 @pytest.mark.slow
 def test_killed_at_random_moments_gives_the_same_bytes(tmp_path: Path) -> None:
-    recipe = made(tmp_path / "data", count=24, size=32)
+    recipe = recipe_on(tmp_path / "data", count=24, size=32)
     finish(recipe, tmp_path / "warm", 2)
     usual = finish(recipe, tmp_path / "whole", 2)
     wanted = digests(tmp_path / "whole")
@@ -118,11 +118,11 @@ def test_killed_at_random_moments_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def descendants(pid: int) -> set[int]:
     """Every process below one, by the kernel's own list."""
-    found: set[int] = set()
+    children: set[int] = set()
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, tasks.read_text().split()):
-            found |= {child} | descendants(child)
-    return found
+            children |= {child} | descendants(child)
+    return children
 
 
 def alive(pid: int) -> bool:
@@ -135,7 +135,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="lists children through /proc")
 def test_a_kill_leaves_no_process_behind(tmp_path: Path) -> None:
-    recipe = made(tmp_path / "data", count=2 * WORTH_PROCESSES, size=16)
+    recipe = recipe_on(tmp_path / "data", count=2 * WORTH_PROCESSES, size=16)
     process = started(recipe, tmp_path / "run", workers=2)
     below: set[int] = set()
     limit = time.monotonic() + 120

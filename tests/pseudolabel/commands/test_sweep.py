@@ -54,7 +54,7 @@ def recipe_of(root, background="constant", **options):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def root(tmp_path_factory):
     """A data set in VOC layout, a run with stored maps, reference maps; 18 images of two classes."""
     root = tmp_path_factory.mktemp("sweep")
     random = np.random.default_rng(0)
@@ -63,24 +63,24 @@ def made(tmp_path_factory):
     (lists / "val.txt").write_text("\n".join(IDS) + "\n")
     (root / "voc" / "classes.txt").write_text("background\ncat\ndog\n")
     labels, ids, reference = [], {}, {}
-    for index, one in enumerate(IDS):
+    for index, item in enumerate(IDS):
         shape = (16 + index % 3, 20)
         truth = np.zeros(shape, np.uint8)
         present = [(1,), (2,), (1, 2)][index % 3]
         for place, c in enumerate(present):
             truth[3:12, 2 + 9 * place : 10 + 9 * place] = c
         truth[3, :] = 255
-        write_mask(root / "voc" / "SegmentationClass" / f"{one}.png", truth)
+        write_mask(root / "voc" / "SegmentationClass" / f"{item}.png", truth)
         pixels = (truth[..., None] * 40 + random.integers(0, 60, size=(*shape, 3))).astype(np.uint8)
         (root / "voc" / "JPEGImages").mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(root / "voc" / "JPEGImages" / f"{one}.jpg", quality=95)
-        labels.append(one + "," + " ".join(["cat", "dog"][c - 1] for c in present))
+        Image.fromarray(pixels).save(root / "voc" / "JPEGImages" / f"{item}.jpg", quality=95)
+        labels.append(item + "," + " ".join(["cat", "dog"][c - 1] for c in present))
         values = np.stack([(truth == c) * 2.0 + random.random(shape) * 2 for c in present]).astype(np.float32)
         tensors = {"scores": torch.from_numpy(values), "ids": torch.tensor(present)}
         (root / "run" / "maps").mkdir(parents=True, exist_ok=True)
-        save_file(tensors, root / "run" / "maps" / f"{one}.safetensors")
-        ids[one] = list(present)
-        reference[one] = torch.from_numpy(random.random((len(present), 4, 5)).astype(np.float32))
+        save_file(tensors, root / "run" / "maps" / f"{item}.safetensors")
+        ids[item] = list(present)
+        reference[item] = torch.from_numpy(random.random((len(present), 4, 5)).astype(np.float32))
     (root / "voc" / "labels.csv").write_text("id,labels\n" + "\n".join(labels) + "\n")
     meta = {"ids": json.dumps(ids), "threshold": "0.5", "rule": "own", "classifier": "0" * 64}
     save_file(reference, root / "reference.safetensors", meta)
@@ -89,10 +89,10 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def run(made):
+def run(root):
     """The run with the plain recipe."""
-    write_recipe(made, recipe_of(made))
-    return made / "run"
+    write_recipe(root, recipe_of(root))
+    return root / "run"
 
 
 def write_recipe(root, wanted):
@@ -102,32 +102,33 @@ def write_recipe(root, wanted):
 def masks_at(root, wanted, threshold, out):
     """Masks of a run at one threshold, made one at a time."""
     loaded = load_recipe(wanted, GenerateRecipe, [f"background.threshold={threshold}"])
-    for one in IDS:
-        tensors = load_file(root / "run" / "maps" / f"{one}.safetensors")
-        pixels = np.asarray(Image.open(root / "voc" / "JPEGImages" / f"{one}.jpg"))
+    for item in IDS:
+        tensors = load_file(root / "run" / "maps" / f"{item}.safetensors")
+        pixels = np.asarray(Image.open(root / "voc" / "JPEGImages" / f"{item}.jpg"))
         scores = Scores(tuple(tensors["ids"].tolist()), tensors["scores"])
         refined = postprocessing.refine(scores, pixels, loaded.maps[0].refine)
         write_mask(
-            out / f"{one}.png", postprocessing.resolve(refined, pixels, loaded.background, loaded.postprocess)
+            out / f"{item}.png",
+            postprocessing.resolve(refined, pixels, loaded.background, loaded.postprocess),
         )
 
 
 @pytest.mark.parametrize("background", ["constant", "superpixel"])
-def test_a_row_equals_scoring_masks_made_at_its_threshold(made, tmp_path, background):
-    wanted = recipe_of(made, background)
-    write_recipe(made, wanted)
-    maps = made / "reference.safetensors"
-    found = sweep(
-        made / "run",
+def test_a_row_equals_scoring_masks_made_at_its_threshold(root, tmp_path, background):
+    wanted = recipe_of(root, background)
+    write_recipe(root, wanted)
+    maps = root / "reference.safetensors"
+    result = sweep(
+        root / "run",
         reference=maps,
         thresholds=(0.3, 0.1, 0.5),
         workers=0,
         quiet=True,
         average_over=("cat", "dog"),
     )
-    assert [row["threshold"] for row in found["rows"]] == [0.1, 0.3, 0.5]
-    for row in found["rows"]:
-        masks_at(made, wanted, row["threshold"], tmp_path / "masks")
+    assert [row["threshold"] for row in result["rows"]] == [0.1, 0.3, 0.5]
+    for row in result["rows"]:
+        masks_at(root, wanted, row["threshold"], tmp_path / "masks")
         loaded = load_recipe(wanted, GenerateRecipe)
         alone = evaluate(
             masks=tmp_path / "masks",
@@ -138,73 +139,73 @@ def test_a_row_equals_scoring_masks_made_at_its_threshold(made, tmp_path, backgr
         ).as_dict()
         assert {name: row[name] for name in SAME} == {name: alone[name] for name in SAME}
         assert {name: row[name] for name in alone["legacy"]} == alone["legacy"]
-    assert len({row["miou"] for row in found["rows"]}) > 1
-    assert found["background"] == background
+    assert len({row["miou"] for row in result["rows"]}) > 1
+    assert result["background"] == background
 
 
-def test_the_number_of_workers_changes_nothing(run, made):
-    here = sweep(run, reference=made / "reference.safetensors", workers=0, quiet=True)
+def test_the_number_of_workers_changes_nothing(run, root):
+    here = sweep(run, reference=root / "reference.safetensors", workers=0, quiet=True)
     stored = (run / "sweep.json").read_bytes()
     image = (run / "sweep.png").read_bytes()
-    assert sweep(run, reference=made / "reference.safetensors", workers=2, quiet=True) == here
+    assert sweep(run, reference=root / "reference.safetensors", workers=2, quiet=True) == here
     assert (run / "sweep.json").read_bytes() == stored
     assert (run / "sweep.png").read_bytes() == image
     assert json.loads(stored) == json.loads(json.dumps(here))
 
 
 def test_says_what_was_picked_and_on_which_images(run, capsys):
-    found = sweep(run, workers=0)
-    assert [row["threshold"] for row in found["rows"]] == list(GRID)
-    assert found["best"]["miou"] == max(row["miou"] for row in found["rows"])
-    assert (found["split"], found["images"], found["key"]) == ("val", 18, "background.threshold")
-    assert found["classes_averaged"] == 3
-    assert found["reference"] is found["best"]["dr_recall"] is None
+    result = sweep(run, workers=0)
+    assert [row["threshold"] for row in result["rows"]] == list(GRID)
+    assert result["best"]["miou"] == max(row["miou"] for row in result["rows"])
+    assert (result["split"], result["images"], result["key"]) == ("val", 18, "background.threshold")
+    assert result["classes_averaged"] == 3
+    assert result["reference"] is result["best"]["dr_recall"] is None
     assert "pl reference" in capsys.readouterr().err
     with Image.open(run / "sweep.png") as image:
         assert image.size == (1280, 800)
 
 
-def test_held_out_half_is_scored_at_the_threshold_of_the_other(run, made):
-    found = sweep(run, thresholds=(0.2, 0.4, 0.6), workers=0, quiet=True)["held_out"]
-    assert found["images_picked"] + found["images"] == 18
-    assert min(found["images_picked"], found["images"]) > 3
-    assert found["threshold"] in (0.2, 0.4, 0.6)
-    lists = made / "voc" / "ImageSets" / "Segmentation"
+def test_held_out_half_is_scored_at_the_threshold_of_the_other(run, root):
+    result = sweep(run, thresholds=(0.2, 0.4, 0.6), workers=0, quiet=True)["held_out"]
+    assert result["images_picked"] + result["images"] == 18
+    assert min(result["images_picked"], result["images"]) > 3
+    assert result["threshold"] in (0.2, 0.4, 0.6)
+    lists = root / "voc" / "ImageSets" / "Segmentation"
     for half, key in ((0, "miou_picked"), (1, "miou")):
-        chosen = [one for one in IDS if seed_of("half", one) & 1 == half]
+        chosen = [item for item in IDS if seed_of("half", item) & 1 == half]
         (lists / f"half{half}.txt").write_text("\n".join(chosen) + "\n")
         alone = sweep(
             run, thresholds=(0.2, 0.4, 0.6), overrides=[f"data.split=half{half}"], workers=0, quiet=True
         )
         assert alone["held_out"] is None
-        wanted = {row["threshold"]: row["miou"] for row in alone["rows"]}[found["threshold"]]
-        assert found[key] == wanted
+        wanted = {row["threshold"]: row["miou"] for row in alone["rows"]}[result["threshold"]]
+        assert result[key] == wanted
         if half == 0:
-            assert alone["best"]["threshold"] == found["threshold"]
+            assert alone["best"]["threshold"] == result["threshold"]
 
 
 def test_of_equal_rows_the_first_is_best(run):
-    found = sweep(run, thresholds=(0.3, 0.3 + 1e-12, 0.3 + 2e-12), workers=0, quiet=True)
-    assert len({row["miou"] for row in found["rows"]}) == 1
-    assert found["best"] == found["rows"][0]
+    result = sweep(run, thresholds=(0.3, 0.3 + 1e-12, 0.3 + 2e-12), workers=0, quiet=True)
+    assert len({row["miou"] for row in result["rows"]}) == 1
+    assert result["best"] == result["rows"][0]
 
 
 @pytest.mark.parametrize(("no_label", "hit"), [("background", 1.0), ("ignore", 0.0)])
-def test_an_image_without_a_class_is_what_the_recipe_says(made, tmp_path, no_label, hit):
-    write_recipe(made, recipe_of(made, no_label=no_label))
-    file = made / "run" / "maps" / f"{IDS[0]}.safetensors"
+def test_an_image_without_a_class_is_what_the_recipe_says(root, tmp_path, no_label, hit):
+    write_recipe(root, recipe_of(root, no_label=no_label))
+    file = root / "run" / "maps" / f"{IDS[0]}.safetensors"
     kept = file.read_bytes()
     save_file({"scores": torch.zeros(0, 16, 20), "ids": torch.zeros(0, dtype=torch.int64)}, file)
-    seal(made / "run", IDS, NAMES)
+    seal(root / "run", IDS, NAMES)
     try:
-        row = sweep(made / "run", thresholds=(0.3,), limit=1, workers=0, quiet=True)["best"]
+        row = sweep(root / "run", thresholds=(0.3,), limit=1, workers=0, quiet=True)["best"]
     finally:
         file.write_bytes(kept)
-        seal(made / "run", IDS, NAMES)
+        seal(root / "run", IDS, NAMES)
     assert row["coverage"] == hit
 
 
-def test_refusals_name_place_and_remedy(run, made, tmp_path):
+def test_refusals_name_place_and_remedy(run, root, tmp_path):
     maps = run / "maps"
     (maps / "005.safetensors").rename(maps / "hidden")
     try:
@@ -228,19 +229,19 @@ def test_refusals_name_place_and_remedy(run, made, tmp_path):
         sweep(run, thresholds=(), quiet=True)
     with pytest.raises(UsageError, match="'kat' is not a class"):
         sweep(run, average_over=("kat",), quiet=True)
-    write_recipe(made, recipe_of(made, "power"))
+    write_recipe(root, recipe_of(root, "power"))
     with pytest.raises(UsageError, match=r"swept over 'alpha'.*--thresholds"):
         sweep(run, quiet=True)
     with pytest.raises(UsageError, match=r"no recipe\.yaml"):
         sweep(Path(tmp_path), quiet=True)
 
 
-def test_superpixels_are_kept_where_the_recipe_says(made, run, tmp_path):
+def test_superpixels_are_kept_where_the_recipe_says(root, run, tmp_path):
     kept = tmp_path / "kept"
-    write_recipe(made, recipe_of(made, "superpixel"))
+    write_recipe(root, recipe_of(root, "superpixel"))
     bare = sweep(run, thresholds=(0.1, 0.5), workers=0, quiet=True)
     override = [f"output.superpixels={kept}"]
     for workers in (2, 0):  # the first makes them in processes, the second reads them
-        found = sweep(run, thresholds=(0.1, 0.5), overrides=override, workers=workers, quiet=True)
-        assert found["rows"] == bare["rows"]
+        result = sweep(run, thresholds=(0.1, 0.5), overrides=override, workers=workers, quiet=True)
+        assert result["rows"] == bare["rows"]
         assert len(list(kept.rglob("*.superpixels"))) == len(IDS)

@@ -19,31 +19,33 @@ def test_equals_its_oracle(by: By, weights: tuple[float, ...] | None) -> None:
     maps = [first, first.replace(first.values.flip(1)), first.replace(first.values.flip(2).square())]
     if by == "max":
         weights = None
-    before = [one.values.clone() for one in maps]
-    found = fused(maps, by, weights)
-    expected = oracles.fused([one.values.double().numpy() for one in maps], by, weights)
-    np.testing.assert_allclose(found.values.numpy(), expected, rtol=1e-5, atol=1e-7)
-    assert found.ids == first.ids
-    assert found.values.dtype == torch.float32
-    assert float(found.values.min()) >= 0
-    assert float(found.values.max()) <= 1 + 1e-6
-    assert all(torch.equal(one.values, old) for one, old in zip(maps, before, strict=True))
+    before = [scores.values.clone() for scores in maps]
+    actual = fused(maps, by, weights)
+    expected = oracles.fused([scores.values.double().numpy() for scores in maps], by, weights)
+    np.testing.assert_allclose(actual.values.numpy(), expected, rtol=1e-5, atol=1e-7)
+    assert actual.ids == first.ids
+    assert actual.values.dtype == torch.float32
+    assert float(actual.values.min()) >= 0
+    assert float(actual.values.max()) <= 1 + 1e-6
+    assert all(torch.equal(scores.values, old) for scores, old in zip(maps, before, strict=True))
 
 
 def test_by_hand() -> None:
-    one, other = (Scores((3,), torch.tensor([[values]])) for values in ([0.9, 0.4, 0.0], [0.1, 0.9, 0.5]))
-    assert fused([one, other], "mean").values.flatten().tolist() == pytest.approx([0.5, 0.65, 0.25])
-    assert fused([one, other], "mean", (3, 1)).values.flatten().tolist() == pytest.approx([0.7, 0.525, 0.125])
-    assert fused([one, other], "max").values.flatten().tolist() == pytest.approx([0.9, 0.9, 0.5])
-    assert fused([one, other], "geometric").values.flatten().tolist() == pytest.approx([0.3, 0.6, 0.0])
-    assert fused([one], "geometric") is one
+    first, other = (Scores((3,), torch.tensor([[values]])) for values in ([0.9, 0.4, 0.0], [0.1, 0.9, 0.5]))
+    assert fused([first, other], "mean").values.flatten().tolist() == pytest.approx([0.5, 0.65, 0.25])
+    assert fused([first, other], "mean", (3, 1)).values.flatten().tolist() == pytest.approx(
+        [0.7, 0.525, 0.125]
+    )
+    assert fused([first, other], "max").values.flatten().tolist() == pytest.approx([0.9, 0.9, 0.5])
+    assert fused([first, other], "geometric").values.flatten().tolist() == pytest.approx([0.3, 0.6, 0.0])
+    assert fused([first], "geometric") is first
 
 
 def test_maps_of_different_images_are_refused() -> None:
-    one = Scores((3,), torch.zeros(1, 2, 2))
+    first = Scores((3,), torch.zeros(1, 2, 2))
     with pytest.raises(ValueError, match=r"maps of classes \(3,\) .* and of \(4,\)"):
-        fused([one, Scores((4,), torch.zeros(1, 2, 2))], "mean")
+        fused([first, Scores((4,), torch.zeros(1, 2, 2))], "mean")
     with pytest.raises(ValueError, match="they must be of one image"):
-        fused([one, Scores((3,), torch.zeros(1, 2, 3))], "mean")
+        fused([first, Scores((3,), torch.zeros(1, 2, 3))], "mean")
     with pytest.raises(ValueError, match="1 weights for 2 maps"):
-        fused([one, one], "mean", (1.0,))
+        fused([first, first], "mean", (1.0,))

@@ -37,12 +37,12 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def lanes_of(count: int, made: list[Busy]) -> Lanes:
+def lanes_of(count: int, workers_made: list[Busy]) -> Lanes:
     torch.set_num_threads(count)
 
     def new() -> Any:
-        made.append(Busy())
-        return made[-1]
+        workers_made.append(Busy())
+        return workers_made[-1]
 
     return Lanes(new, torch.device("cpu"))
 
@@ -50,13 +50,13 @@ def lanes_of(count: int, made: list[Busy]) -> Lanes:
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_jobs_come_back_in_order_each_in_one_thread_of_torch(count: int) -> None:
-    made: list[Busy] = []
-    lanes = lanes_of(count, made)
-    found = list(lanes.run(range(20), Busy.work))  # type: ignore[arg-type]
-    assert [job for job, _ in found] == [done[0] for _, done in found] == list(range(20))
-    assert {done[1] for _, done in found} == {1}
-    assert len(made) <= count
-    assert len({done[2] for _, done in found}) <= count
+    created: list[Busy] = []
+    lanes = lanes_of(count, created)
+    results = list(lanes.run(range(20), Busy.work))  # type: ignore[arg-type]
+    assert [job for job, _ in results] == [done[0] for _, done in results] == list(range(20))
+    assert {done[1] for _, done in results} == {1}
+    assert len(created) <= count
+    assert len({done[2] for _, done in results}) <= count
     assert torch.get_num_threads() == count
     later: list[int] = []
     thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
@@ -81,9 +81,9 @@ def test_an_error_comes_at_its_turn() -> None:
             raise RuntimeError("the fourth")
         return job
 
-    found = []
+    results = []
     with pytest.raises(RuntimeError, match="the fourth"):
-        found.extend(job for job, _ in lanes.run(range(9), work))
+        results.extend(job for job, _ in lanes.run(range(9), work))
     assert torch.get_num_threads() == 2
 
 

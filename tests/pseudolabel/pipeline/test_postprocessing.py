@@ -121,8 +121,10 @@ def test_sweep_equals_resolving_at_every_value(name: str, postprocess: tuple[Pla
     assert masks.dtype == np.uint8
     assert len({mask.tobytes() for mask in masks}) >= 2
     for value, mask in zip(values, masks, strict=True):
-        one = postprocessing.resolve(scores, image, BackgroundStep(name=name, **{key: value}), postprocess)
-        np.testing.assert_array_equal(mask, one)
+        label_scores = postprocessing.resolve(
+            scores, image, BackgroundStep(name=name, **{key: value}), postprocess
+        )
+        np.testing.assert_array_equal(mask, label_scores)
 
 
 def test_a_background_without_a_sweep_of_its_own_is_swept_one_by_one() -> None:
@@ -189,12 +191,12 @@ def test_lines_are_refined_apart_and_then_fused() -> None:
     scores, image = scene()
     other = scores.replace(scores.values.flip(2) * 0.5)
     fuse = Fuse(by="mean", weights=(1.0, 3.0), refine=(COMPETITION,))
-    found = postprocessing.combine([scores, other], image, [(), (NORMALISE,)], fuse)
+    actual = postprocessing.combine([scores, other], image, [(), (NORMALISE,)], fuse)
     normal = postprocessing.refine(other, image, (NORMALISE,)).values
     expected = postprocessing.refine(
         scores.replace(0.25 * scores.values + 0.75 * normal), image, (COMPETITION,)
     )
-    torch.testing.assert_close(found.values, expected.values)
+    torch.testing.assert_close(actual.values, expected.values)
     (alone,) = [postprocessing.combine([scores], image, [(NORMALISE,)], None)]
     assert torch.equal(alone.values, postprocessing.refine(scores, image, (NORMALISE,)).values)
 

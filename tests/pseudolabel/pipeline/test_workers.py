@@ -23,28 +23,28 @@ from pseudolabel.pipeline.workers import pool
 def test_every_job_is_made_and_put_once(workers: int) -> None:
     inside: set[int] = set()
 
-    def put(job: int, made: int) -> tuple[int, int]:
+    def put(job: int, result: int) -> tuple[int, int]:
         inside.add(threading.get_ident())
-        return job, made
+        return job, result
 
     with pool(lambda job: job * job, put, workers=workers, processes=False) as submit:
-        found = [future.result() for future in [submit(job) for job in range(20)]]
-    assert found == [(job, job * job) for job in range(20)]
+        results = [future.result() for future in [submit(job) for job in range(20)]]
+    assert results == [(job, job * job) for job in range(20)]
     assert (inside == {threading.get_ident()}) == (workers == 0)
 
 
 def test_processes_make_and_this_process_puts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool, "_settle", os.getpid)  # the real one imports torch
-    with pool(str.upper, lambda job, made: (job, made, os.getpid()), workers=2, processes=True) as submit:
-        found = [future.result() for future in [submit(word) for word in ("one", "two", "three")]]
-    assert found == [(word, word.upper(), os.getpid()) for word in ("one", "two", "three")]
+    with pool(str.upper, lambda job, result: (job, result, os.getpid()), workers=2, processes=True) as submit:
+        results = [future.result() for future in [submit(word) for word in ("one", "two", "three")]]
+    assert results == [(word, word.upper(), os.getpid()) for word in ("one", "two", "three")]
 
 
 @pytest.mark.parametrize("processes", [False, True])
 def test_what_a_job_raises_comes_back(processes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool, "_settle", os.getpid)
     with (
-        pool(int, lambda job, made: made, workers=1, processes=processes) as submit,
+        pool(int, lambda job, result: result, workers=1, processes=processes) as submit,
         pytest.raises(ValueError, match="invalid literal"),
     ):
         submit("x").result()
@@ -53,7 +53,7 @@ def test_what_a_job_raises_comes_back(processes: bool, monkeypatch: pytest.Monke
 def test_a_worker_process_that_dies_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool, "_settle", os.getpid)
     with (
-        pool(os._exit, lambda job, made: made, workers=1, processes=True) as submit,
+        pool(os._exit, lambda job, result: result, workers=1, processes=True) as submit,
         pytest.raises(MachineError, match=r"worker process died .* the same command continues"),
     ):
         submit(9).result()

@@ -183,7 +183,7 @@ def test_unknown_component_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("maps", "told"),
+    ("maps", "message"),
     [
         (
             [{"method": "saliency"}],
@@ -200,14 +200,14 @@ def test_unknown_component_names_the_nearest() -> None:
         ([], "maps: has 0 entries, short for 1"),
     ],
 )
-def test_a_word_for_a_step_is_one_line_that_writes_the_step(maps: Any, told: str) -> None:
+def test_a_word_for_a_step_is_one_line_that_writes_the_step(maps: Any, message: str) -> None:
     data = {
         "data": GOOD["data"],
         "classifier": {"checkpoint": "x"},
         "maps": maps,
         "background": {"name": "constant"},
     }
-    assert refusal(data, model=schema.GenerateRecipe) == f"recipe: {told}"
+    assert refusal(data, model=schema.GenerateRecipe) == f"recipe: {message}"
     assert refusal({**GOOD, "data": "voc"}) == (
         "recipe: data: the text 'voc', wanted keys with values; write {reader: voc}"
     )

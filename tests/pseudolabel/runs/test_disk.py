@@ -53,7 +53,7 @@ def test_left_at_every_operation_a_file_is_the_old_or_the_new_one(kind: str, tmp
     write(tmp_path / "2", 2)
     old, new = (tmp_path / "1").read_bytes(), (tmp_path / "2").read_bytes()
     assert old != new
-    seen = set()
+    contents = set()
     for n in range(1, 100):
         place = tmp_path / "deep" / "er" / "file"
         fresh = tmp_path / f"fresh{n}" / "file"
@@ -62,13 +62,13 @@ def test_left_at_every_operation_a_file_is_the_old_or_the_new_one(kind: str, tmp
                 write(path, 1)
             status = ended(forked(planned(f"write:{n}:exit", lambda path=path: write(path, 2))))  # type: ignore[misc]
             assert status in (fault_plan.LEFT, 0)
-            found = path.read_bytes() if path.exists() else None
-            assert found in allowed
-            seen.add((path is fresh, found))
+            content = path.read_bytes() if path.exists() else None
+            assert content in allowed
+            contents.add((path is fresh, content))
         if status == 0:
             break
     assert n > 6, "the plan must strike at every step of a write"
-    assert seen == {(False, old), (False, new), (True, None), (True, new)}
+    assert contents == {(False, old), (False, new), (True, None), (True, new)}
 
 
 def test_a_run_left_at_every_operation_continues_to_the_same_bytes(
@@ -80,10 +80,10 @@ def test_a_run_left_at_every_operation_continues_to_the_same_bytes(
         if status == 0:
             break
         assert status == fault_plan.LEFT
-        whole = [item for item in IDS if (out / "masks" / f"{item}.png").exists()]
-        assert all((out / "masks" / f"{item}.png").read_bytes() == mask_of(item) for item in whole)
+        complete = [item for item in IDS if (out / "masks" / f"{item}.png").exists()]
+        assert all((out / "masks" / f"{item}.png").read_bytes() == mask_of(item) for item in complete)
         done = do_run(out)
-        assert len(IDS) - len(whole) <= done <= len(IDS) - len(whole) + 1, (
+        assert len(IDS) - len(complete) <= done <= len(IDS) - len(complete) + 1, (
             "only a mask without line is redone"
         )
         assert tree(out) == reference
@@ -129,8 +129,8 @@ def test_killed_at_random_moments_a_run_continues_to_the_same_bytes(tmp_path: Pa
         os.kill(child, signal.SIGKILL)
         assert ended(child) == -signal.SIGKILL
         if target.exists():
-            found = json.loads(target.read_bytes())
-            assert set(found["rows"]) == {found["version"]}
+            content = json.loads(target.read_bytes())
+            assert set(content["rows"]) == {content["version"]}
     with writing.open_run(tmp_path / "run", "generate", {}):
         assert not list((tmp_path / "run").rglob(".tmp-*")), "leftovers are swept at the next start"
 
@@ -187,10 +187,10 @@ def test_a_journal_cut_at_every_byte_loses_one_item_at_most(tmp_path: Path) -> N
             disk.write_bytes(run.path / "masks" / f"{item}.png", b"x")
             run.record({"id": item, "size": 1, "sha256": disk.sha256_bytes(b"x")})
         journal = tmp_path / "run" / layout.JOURNAL
-        whole = journal.read_bytes()
-    lines = whole.splitlines(keepends=True)
-    for cut in range(0, len(whole) + 1, 7):
-        journal.write_bytes(whole[:cut])
+        intact = journal.read_bytes()
+    lines = intact.splitlines(keepends=True)
+    for cut in range(0, len(intact) + 1, 7):
+        journal.write_bytes(intact[:cut])
         expected = [item for k, item in enumerate(IDS) if len(b"".join(lines[: k + 1])) <= cut]
         with writing.open_run(tmp_path / "run", "generate", {}) as run:
             assert list(run.finished()) == expected

@@ -42,12 +42,12 @@ def race(out: Path, ready: int, gate: int, leave: int) -> None:
 def test_of_four_that_start_at_once_one_wins(tmp_path: Path) -> None:
     for number in range(5):
         pipes = [os.pipe() for _ in range(3)]
-        (told, ready), (gate, open_gate), (leave, let_leave) = pipes
+        (answers, ready), (gate, open_gate), (leave, let_leave) = pipes
         work = functools.partial(race, tmp_path / str(number), ready, gate, leave)
         children = [forked(work) for _ in range(4)]
-        assert b"".join(os.read(told, 1) for _ in range(4)) == b"...."
+        assert b"".join(os.read(answers, 1) for _ in range(4)) == b"...."
         os.write(open_gate, b"gggg")
-        outcome = b"".join(os.read(told, 1) for _ in range(4))
+        outcome = b"".join(os.read(answers, 1) for _ in range(4))
         os.write(let_leave, b"g")
         assert sorted(outcome) == sorted(b"wlll")
         assert sorted(ended(child) for child in children) == [0, 3, 3, 3]
@@ -60,7 +60,7 @@ def test_of_four_that_start_at_once_one_wins(tmp_path: Path) -> None:
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     """A folder held by another process until it is killed."""
-    told, ready = os.pipe()
+    answer, ready = os.pipe()
 
     def hold() -> None:
         with writing.open_run(tmp_path / "run", "generate", {}):
@@ -68,9 +68,9 @@ def holder(tmp_path: Path) -> Iterator[tuple[Path, int]]:
             time.sleep(60)
 
     child = forked(hold)
-    os.read(told, 1)
+    os.read(answer, 1)
     yield tmp_path / "run", child
-    os.close(told)
+    os.close(answer)
     os.close(ready)
     try:
         os.kill(child, signal.SIGKILL)
@@ -107,21 +107,21 @@ def test_wait_begins_when_the_holder_has_ended(
             disk.write_text(run.path / "waited", "")
 
     waiting = forked(wait)
-    told = ""
-    while "waiting" not in told:
-        told += capfd.readouterr().err
+    output = ""
+    while "waiting" not in output:
+        output += capfd.readouterr().err
         time.sleep(0.01)
     assert not (out / "waited").exists()
     os.kill(child, signal.SIGKILL)
     ended(child)
     assert ended(waiting) == 0
     assert (out / "waited").exists()
-    told += capfd.readouterr().err
-    assert told.count(f"in use by process {child}") == 1
+    output += capfd.readouterr().err
+    assert output.count(f"in use by process {child}") == 1
 
 
 def test_a_worker_that_outlives_a_killed_holder_does_not_keep_the_lock(tmp_path: Path) -> None:
-    told, ready = os.pipe()
+    answer, ready = os.pipe()
 
     def work() -> None:
         os.write(ready, os.getpid().to_bytes(4, "big"))
@@ -133,7 +133,7 @@ def test_a_worker_that_outlives_a_killed_holder_does_not_keep_the_lock(tmp_path:
             time.sleep(30)
 
     child = forked(hold)
-    worker = int.from_bytes(os.read(told, 4), "big")
+    worker = int.from_bytes(os.read(answer, 4), "big")
     try:
         os.kill(child, signal.SIGKILL)
         ended(child)
@@ -142,7 +142,7 @@ def test_a_worker_that_outlives_a_killed_holder_does_not_keep_the_lock(tmp_path:
             pass
     finally:
         os.kill(worker, signal.SIGKILL)
-        os.close(told)
+        os.close(answer)
         os.close(ready)
 
 

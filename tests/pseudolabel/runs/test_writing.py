@@ -77,8 +77,8 @@ def test_overwrite_moves_the_old_folder_aside(tmp_path: Path) -> None:
             disk.write_text(run.path / "file", str(number))
     with writing.open_run(tmp_path / "run", "generate", {"n": 2}, overwrite=True) as run:
         assert (run.path / "file").read_text() == "2", "the same configuration is continued"
-    found = {p.parent.name: p.read_text() for p in tmp_path.glob("*/file")}
-    assert found == {"run.old-1": "0", "run.old-2": "1", "run": "2"}
+    files = {p.parent.name: p.read_text() for p in tmp_path.glob("*/file")}
+    assert files == {"run.old-1": "0", "run.old-2": "1", "run": "2"}
     assert not list(tmp_path.rglob(".lock"))
 
 

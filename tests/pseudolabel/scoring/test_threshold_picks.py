@@ -13,8 +13,8 @@ from pseudolabel.scoring import threshold_picks
 from tests.pseudolabel.commands.test_sweep import (
     IDS,
     NAMES,
-    made,  # noqa: F401
     recipe_of,
+    root,  # noqa: F401
     run,  # noqa: F401
     sweep,
     write_recipe,
@@ -25,9 +25,9 @@ VALUES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 @pytest.fixture
-def lists(made):  # noqa: F811
+def lists(root):  # noqa: F811
     """The lists `first` (6 images) and `rest` (12 others) beside `val` (all 18)."""
-    folder = made / "voc" / "ImageSets" / "Segmentation"
+    folder = root / "voc" / "ImageSets" / "Segmentation"
     (folder / "first.txt").write_text("\n".join(IDS[:6]) + "\n")
     (folder / "rest.txt").write_text("\n".join(IDS[6:]) + "\n")
     return folder
@@ -82,15 +82,17 @@ def test_another_run_is_picked_on(run, lists, tmp_path, listed):  # noqa: F811
 
 
 def test_few_images_drawn_again_and_again(run):  # noqa: F811
-    found = sweep(run, thresholds=VALUES, pick_on=["3", "17", "1"], workers=0, quiet=True)
-    three, most, one = found["picks"]
+    result = sweep(run, thresholds=VALUES, pick_on=["3", "17", "1"], workers=0, quiet=True)
+    three, most, single = result["picks"]
     assert (three["images_picked"], three["images"]) == (3, 15)
     assert three["interval_over"] == "200 draws of 3 images"
     assert three["thresholds"][0] <= three["threshold"] <= three["thresholds"][1]
     assert three["interval"][0] <= three["miou"] <= three["interval"][1]
     assert set(three["thresholds"]) <= set(VALUES)
     assert three["gap"] >= 0
-    assert one["thresholds"][1] - one["thresholds"][0] >= three["thresholds"][1] - three["thresholds"][0]
+    assert (
+        single["thresholds"][1] - single["thresholds"][0] >= three["thresholds"][1] - three["thresholds"][0]
+    )
     assert most["thresholds"][1] - most["thresholds"][0] <= three["thresholds"][1] - three["thresholds"][0]
 
 
@@ -108,37 +110,37 @@ def test_few_images_are_what_scoring_them_one_by_one_gives(run, monkeypatch, lis
     assert row["gap"] == pytest.approx(others["best"]["miou"] - row["miou"])
 
 
-def test_rules_without_truth_look_at_none(run, made):  # noqa: F811
-    found = sweep(run, thresholds=VALUES, pick_on=["free"], workers=0, quiet=True)
-    rows = {row["rule"]: row for row in found["picks"]}
+def test_rules_without_truth_look_at_none(run, root):  # noqa: F811
+    result = sweep(run, thresholds=VALUES, pick_on=["free"], workers=0, quiet=True)
+    rows = {row["rule"]: row for row in result["picks"]}
     assert set(rows) == {"mean", "cross_entropy", "otsu", "stability", "edges"}
-    at = {row["threshold"]: row["miou"] for row in found["rows"]}
+    at = {row["threshold"]: row["miou"] for row in result["rows"]}
     for row in rows.values():
         assert (row["sees_truth"], row["images_picked"], row["images"]) == (False, 0, 18)
         assert row["miou"] == at[row["threshold"]]
-        assert row["oracle"]["miou"] == found["best"]["miou"]
+        assert row["oracle"]["miou"] == result["best"]["miou"]
         assert row["gap"] == row["oracle"]["miou"] - row["miou"] >= 0
     for name in ("mean", "cross_entropy", "otsu"):
         assert abs(rows[name]["threshold"] - rows[name]["exact"]) <= 0.05 + 1e-9
     # the square of a class has scores above 2 of 4, its surroundings below
     assert 0.3 <= rows["cross_entropy"]["threshold"] <= 0.6
-    truth = made / "voc" / "SegmentationClass"
-    shutil.copytree(truth, made / "kept")
+    truth = root / "voc" / "SegmentationClass"
+    shutil.copytree(truth, root / "kept")
     try:
         for file in truth.iterdir():
             write_mask(file, np.ones_like(read_mask(file)))
         blind = sweep(run, thresholds=VALUES, pick_on=["free"], workers=0, quiet=True)
     finally:
         shutil.rmtree(truth)
-        (made / "kept").rename(truth)
-    assert [row["threshold"] for row in blind["picks"]] == [row["threshold"] for row in found["picks"]]
-    assert [row["miou"] for row in blind["picks"]] != [row["miou"] for row in found["picks"]]
+        (root / "kept").rename(truth)
+    assert [row["threshold"] for row in blind["picks"]] == [row["threshold"] for row in result["picks"]]
+    assert [row["miou"] for row in blind["picks"]] != [row["miou"] for row in result["picks"]]
 
 
-def test_rules_over_scores_are_left_out_where_the_key_is_no_score(run, made):  # noqa: F811
-    write_recipe(made, recipe_of(made, "power"))
-    found = sweep(run, thresholds=(1, 2, 4, 8), pick_on=["free"], workers=0, quiet=True)
-    assert {row["rule"] for row in found["picks"]} == {"stability", "edges"}
+def test_rules_over_scores_are_left_out_where_the_key_is_no_score(run, root):  # noqa: F811
+    write_recipe(root, recipe_of(root, "power"))
+    result = sweep(run, thresholds=(1, 2, 4, 8), pick_on=["free"], workers=0, quiet=True)
+    assert {row["rule"] for row in result["picks"]} == {"stability", "edges"}
 
 
 def test_the_number_of_workers_changes_nothing(run, lists):  # noqa: F811
@@ -149,11 +151,15 @@ def test_the_number_of_workers_changes_nothing(run, lists):  # noqa: F811
 
 
 def test_a_person_reads_where_each_threshold_comes_from(run, lists):  # noqa: F811
-    found = sweep(run, thresholds=VALUES, pick_on=["first", "4", "free"], workers=0, quiet=True)
-    text = FORMS["sweep"](found)
+    result = sweep(run, thresholds=VALUES, pick_on=["first", "4", "free"], workers=0, quiet=True)
+    text = FORMS["sweep"](result)
     assert "gap to the best" in text
-    for row in found["picks"]:
-        (line,) = [one for one in text.splitlines() if one.startswith(f"{row['rule']}, {row['on']} ")]
+    for row in result["picks"]:
+        (line,) = [
+            text_line
+            for text_line in text.splitlines()
+            if text_line.startswith(f"{row['rule']}, {row['on']} ")
+        ]
         assert f"{100 * row['gap']:.1f}" in line.split()[-1]
 
 

@@ -33,38 +33,38 @@ def test_data_reaches_every_recipe_and_a_candidate_may_differ(recipes: Path, tmp
         "candidates: [{name: a, recipe: ../cam.yaml}, {name: b, recipe: ../cam.yaml, "
         "set: [data.seed=5, background.threshold=0.5]}]\nreport_on: {split: val}\ndata: {train: 9}\n"
     )
-    found = plan.read(file, ["data.root=/there", "data.seed=3"])
-    assert found.classifier is not None
-    steps = [found.classifier.data, found.segmentation.data, found.candidates[0].generate["train"].data]
+    parsed = plan.read(file, ["data.root=/there", "data.seed=3"])
+    assert parsed.classifier is not None
+    steps = [parsed.classifier.data, parsed.segmentation.data, parsed.candidates[0].generate["train"].data]
     for step in steps:
         assert (
             step.parameters() | {"root": "/there", "seed": 3, "train": 9, "split": "train"}
             == step.parameters()
         )
-    first, second = found.candidates
+    first, second = parsed.candidates
     assert second.generate["train"].data.parameters()["seed"] == 5
     assert first.generate["train"].background.parameters()["threshold"] == 0.31
     assert second.generate["train"].background.parameters()["threshold"] == 0.5
-    for candidate in found.candidates:
+    for candidate in parsed.candidates:
         assert candidate.generate["report"].data.parameters()["split"] == "val"
         assert candidate.generate["train"].output.maps
         assert candidate.swept == "threshold"
-    assert found.report_data.parameters()["split"] == "val"
-    assert found.segmentation.validation == {"split": "val"}
+    assert parsed.report_data.parameters()["split"] == "val"
+    assert parsed.segmentation.validation == {"split": "val"}
 
 
 def test_a_run_that_is_there_takes_the_place_of_training() -> None:
     given = plain(classifier={"recipe": "missing.yaml", "run": "runs/there"})
-    found = plan.read(given)
-    assert found.classifier is None
-    assert found.candidates[0].generate["train"].classifier.checkpoint == "runs/there"
+    parsed = plan.read(given)
+    assert parsed.classifier is None
+    assert parsed.candidates[0].generate["train"].classifier.checkpoint == "runs/there"
     assert plan.read(plain()).candidates[0].generate["report"].classifier.checkpoint == "nowhere"
 
 
 def test_text_of_any_letters_survives_as_a_path() -> None:
     root = 'a: "b" \\ {c} #d é 😀'
-    found = plan.read(plain(data={"root": root}))
-    assert found.candidates[0].generate["train"].data.parameters()["root"] == root
+    parsed = plan.read(plain(data={"root": root}))
+    assert parsed.candidates[0].generate["train"].data.parameters()["root"] == root
 
 
 @pytest.mark.parametrize(

@@ -36,17 +36,18 @@ def scores(**changed: Any) -> dict[str, Any]:
 
 
 def row(name: str, miou: float | None, kind: str = "recipe", **changed: Any) -> dict[str, Any]:
-    made = kind == "recipe"
+    generated = kind == "recipe"
     return {
-        "name": name, "kind": kind, "recipe": "cam.yaml" if made else None,
-        "threshold": 0.2 if made else None, "threshold_key": "background.threshold" if made else None,
-        "threshold_picked": table.PICKED["train"] if made else None, "held_out": None,
-        "seconds_per_image": 0.25 if made else None, "train": scores() if made else None,
-        "report": scores() if made else None,
+        "name": name, "kind": kind, "recipe": "cam.yaml" if generated else None,
+        "threshold": 0.2 if generated else None,
+        "threshold_key": "background.threshold" if generated else None,
+        "threshold_picked": table.PICKED["train"] if generated else None, "held_out": None,
+        "seconds_per_image": 0.25 if generated else None, "train": scores() if generated else None,
+        "report": scores() if generated else None,
         "sweep": [
             {"threshold": t, "miou": 0.3 + t / 2, "ndr_recall": 0.5 - t, "dr_recall": 0.8, "fg_precision": 0}
             for t in (0.1, 0.2, 0.3)
-        ] if made else [],
+        ] if generated else [],
         "network": {"images": 4, "miou": miou, "classes_averaged": 3, "iou": {"cat": miou}, "epochs": 2,
                     "checkpoint": {"name": "last", "sha256": "ab" * 32, "epoch": 2}},
         "share": None if miou is None else miou / 0.8, **changed,
@@ -54,7 +55,7 @@ def row(name: str, miou: float | None, kind: str = "recipe", **changed: Any) -> 
 
 
 def document(*rows: dict[str, Any], **changed: Any) -> dict[str, Any]:
-    found = {
+    content = {
         "candidates": list(rows) or [row("CAM", 0.5), row("crops", 0.6), row("truth", 0.8, "truth")],
         "classes": ["background", "cat", "dog"],
         "average_over": None,
@@ -66,7 +67,7 @@ def document(*rows: dict[str, Any], **changed: Any) -> dict[str, Any]:
         "versions": {"pseudolabel": "0"},
         **changed,
     }
-    return {"verdict": table.verdict(found), **found}
+    return {"verdict": table.verdict(content), **content}
 
 
 def test_the_verdict_follows_the_figures() -> None:
@@ -163,10 +164,10 @@ class Page(HTMLParser):
 def nasty() -> tuple[str, dict[str, Any]]:
     """A page whose every name is a payload."""
     rows = [row(name, 0.1 + index / 100) for index, name in enumerate(PAYLOADS)]
-    for one, name in zip(rows, PAYLOADS, strict=True):
-        one["network"]["iou"] = dict.fromkeys(PAYLOADS, 0.5)
-        one["recipe"] = name
-    found = document(
+    for table_row, name in zip(rows, PAYLOADS, strict=True):
+        table_row["network"]["iou"] = dict.fromkeys(PAYLOADS, 0.5)
+        table_row["recipe"] = name
+    comparison = document(
         *rows,
         classes=["background", *PAYLOADS],
         average_over=PAYLOADS,
@@ -179,7 +180,7 @@ def nasty() -> tuple[str, dict[str, Any]]:
         report.Strip(name, tuple((other, "#800000") for other in PAYLOADS[:3]), (grey, None))
         for name in PAYLOADS
     ]
-    return report.page(found, ["image", PAYLOADS[0]], strips), found
+    return report.page(comparison, ["image", PAYLOADS[0]], strips), comparison
 
 
 def test_names_are_text_and_nothing_else(nasty: tuple[str, dict[str, Any]]) -> None:
@@ -244,14 +245,14 @@ def test_the_page_asks_nobody_for_anything(nasty: tuple[str, dict[str, Any]]) ->
 
 
 def test_markdown_and_terminal_show_names_literally(nasty: tuple[str, dict[str, Any]]) -> None:
-    _, found = nasty
-    text = table.markdown(found)
+    _, comparison = nasty
+    text = table.markdown(comparison)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(PAYLOADS)
     cells = len(re.split(r"(?<!\\)\|", rows[0]))
     assert all(len(re.split(r"(?<!\\)\|", line)) == cells for line in rows)
     assert not re.search(r"(?<!\\)[<>\[\]`*]", text)
-    for out in (text, table.terminal(found)):
+    for out in (text, table.terminal(comparison)):
         assert all(letter.isprintable() or letter == "\n" for letter in out)
 
 
@@ -288,6 +289,6 @@ def test_the_share_is_of_the_network_on_ground_truth() -> None:
             seconds=None,
             masks={"train": None, "report": None},
         )
-        found = table._row(SimpleNamespace(recipe=recipe), outcome, truth)  # type: ignore[arg-type]
-        assert found["share"] == (None if share is None else pytest.approx(share))
-        assert found["kind"] == "masks"
+        row = table._row(SimpleNamespace(recipe=recipe), outcome, truth)  # type: ignore[arg-type]
+        assert row["share"] == (None if share is None else pytest.approx(share))
+        assert row["kind"] == "masks"
