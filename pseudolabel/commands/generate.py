@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,7 +67,6 @@ def generate(
         MachineError: device, memory, disk, worker or lock.
         Interrupted: a signal came; the same call goes on.
     """
-    import timm
     import torch
 
     from pseudolabel.pipeline.explained_classifier import exact_kernels
@@ -108,7 +108,7 @@ def generate(
             labels=settled.labels.source,
             device=torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
             workers=workers,
-            versions={"timm": timm.__version__},
+            versions={"timm": version("timm")},
             model=_model_facts(prepared, lanes, driver),
         )
 

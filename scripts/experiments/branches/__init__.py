@@ -1,0 +1,1 @@
+"""Experiment: time and memory of a recipe with several branches."""
