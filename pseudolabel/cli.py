@@ -50,6 +50,10 @@ Reference = Annotated[
 @app.command()
 def train(
     recipe: Path, out: Out, set_: Set = None, device: Device = "auto", workers: Workers = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first images of each list.")] = None,
+    on_bad: Annotated[
+        Literal["stop", "skip"], typer.Option(help="A broken image: stop, or skip (exit 1 at the end).")
+    ] = "stop",
     overwrite: Overwrite = False, new: New = False, wait: Wait = False,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
@@ -59,8 +63,8 @@ def train(
         from pseudolabel import train
 
         options = _given(workers=workers)
-        return train(recipe, out, overrides=set_ or (), device=device, overwrite=overwrite, new=new,
-                     wait=wait, quiet=quiet, **options)  # fmt: skip
+        return train(recipe, out, overrides=set_ or (), device=device, limit=limit, on_bad=on_bad,
+                     overwrite=overwrite, new=new, wait=wait, quiet=quiet, **options)  # fmt: skip
 
     _run(work, json, debug, "evaluation")
 
@@ -226,7 +230,9 @@ def _run(work: Callable[[], Any], json: bool, debug: bool, form: str) -> None:
     def command() -> int:
         returned = work()
         result = returned if isinstance(returned, dict) else returned.as_dict()
-        if json:
+        if not console.prints_results():
+            pass
+        elif json:
             console.show(result)
         else:
             from pseudolabel.figures.text import FORMS

@@ -51,6 +51,11 @@ def show(result: Any) -> None:
     put(json.dumps(result, sort_keys=True, indent=1, allow_nan=False))
 
 
+def prints_results() -> bool:
+    """Whether this process shows a command's result: under a launcher only the first rank does."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
 def put(text: str) -> None:
     """Text on standard output; a reader that has gone (`| head`) is no error."""
     try:
@@ -291,7 +296,7 @@ def _fail(kind: str, message: str, code: int, json_wanted: bool, debug: bool) ->
             say(line)
     for line in message.splitlines() or [""]:  # a recipe tells all its faults at once, a line each
         say(line)
-    if json_wanted:
+    if json_wanted and prints_results():
         show({"error": {"kind": kind, "message": message}})
     return code
 

@@ -6,8 +6,8 @@ Class ids: 0 background, 1..C foreground, 255 ignore. Sizes are height first.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -280,3 +280,17 @@ class LabelScores:
         table = torch.tensor(self.ids, dtype=torch.uint8, device=self.values.device)
         best = table[self.rows()]
         return torch.where(self.keep, best, torch.full_like(best, IGNORE))
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveValue:
+    """What an objective says of a batch.
+
+    Attributes:
+        loss: scalar float32 with a graph, to be minimised; a mean over the images of the batch.
+        figures: further means over the images, for metrics.jsonl, by the names that the objective declares
+            with the trait `figures`.
+    """
+
+    loss: Tensor
+    figures: Mapping[str, float] = field(default_factory=dict)

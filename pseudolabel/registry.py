@@ -37,6 +37,7 @@ KINDS = {
     "refiners": "pseudolabel.refiners",
     "backgrounds": "pseudolabel.backgrounds",
     "postprocessors": "pseudolabel.postprocessors",
+    "objectives": "pseudolabel.objectives",
     "exporters": "pseudolabel.exporters",
     "importers": "pseudolabel.importers",
     "losses": "segtrain.losses",  # found by name; nothing of segtrain is imported here
@@ -63,6 +64,16 @@ def parameter(default: Any = ..., *, help: str, unit: str = "no unit", **bounds:
         bounds: handed to pydantic.
     """
     return _Field(default, description=help, json_schema_extra={"unit": unit}, **bounds)
+
+
+class ObjectiveParameters(Parameters):
+    """What every objective has; its weight is applied by the training, not by the objective.
+
+    An objective with modules of its own (trait `modules`) also declares `lr_factor`, how many times faster
+    than the backbone they learn.
+    """
+
+    weight: float = parameter(1.0, ge=0, help="factor on this objective in the sum that is minimised")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ Each holds class names in order, architecture with its normalisation, format ver
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,17 +18,18 @@ from pseudolabel import console
 from pseudolabel.errors import DataError
 from pseudolabel.records import LabelSpace
 from pseudolabel.runs import disk
-from pseudolabel.training.checkpoint import load_state, pack_optimizer, save_state, unpack_optimizer
+from pseudolabel.training.state import NEWEST_FIRST, file_of, load_state, save_state
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from segtrain.loop import Learner, Position
+    from pseudolabel.training.engine import Learner
+    from pseudolabel.training.position import Position
     from segtrain.networks import Architecture, SegmentationNetwork
 
 FORMAT = 1
 KIND = "segmentation"
-NETWORK, OPTIMIZER = "network.", "optimizer."
+NETWORK = "network."  # prefix of the network's tensors
 FOLDER = "checkpoints"
 
 
@@ -72,52 +72,29 @@ class Loaded:
 
 def save_best(folder: Path, network: SegmentationNetwork, header: Header) -> None:
     """Write `best`: the network without the optimizer."""
-    save_state(folder / FOLDER / "best.safetensors", _named(network), header.plain())
+    save_state(file_of(folder / FOLDER, "best"), _named(network), header.plain())
 
 
-def save_last(folder: Path, learner: Learner, position: Position, header: Header) -> None:
-    """Move `last` to `previous` and write a new `last` that the training can go on from."""
-    slots, optimizer = pack_optimizer(learner.optimizer)
-    tensors = {**_named(learner.network), **{OPTIMIZER + name: value for name, value in slots.items()}}
-    scaler = learner.scaler.state_dict() if learner.scaler is not None else {}
-    state = {"position": position.plain(), "optimizer": optimizer, "scaler": scaler}
-    last = folder / FOLDER / "last.safetensors"
-    fresh = folder / FOLDER / "next.safetensors"
-    save_state(fresh, tensors, {**header.plain(), **state})
-    if last.exists():
-        os.replace(last, folder / FOLDER / "previous.safetensors")
-    os.replace(fresh, last)  # a kill between the two leaves `previous`, which holds all that `last` did
+def save_last(run: Path, learner: Learner, position: Position, header: Header) -> None:
+    """Write a new `last` that the training can go on from; the old one becomes `previous`."""
+    learner.save(run / FOLDER, position, header.plain())
 
 
-def restore(folder: Path, learner: Learner, header: Header) -> Position | None:
-    """Put a training back to where its last readable checkpoint left it.
+def restore(run: Path, learner: Learner, header: Header) -> Position | None:
+    """Put a training back to where its newest readable checkpoint left it.
 
     Returns:
         The position, or None where there is nothing to continue from.
 
     Raises:
-        DataError: the checkpoint is of another network.
+        DataError: the checkpoint is of another network, or none can be read.
     """
-    from segtrain.loop import Position
 
-    for name in ("last", "previous"):
-        path = folder / FOLDER / f"{name}.safetensors"
-        if not path.exists():
-            continue
-        try:
-            tensors, meta = load_state(path)
-        except DataError as fault:
-            console.say(f"{fault}; going on from the checkpoint before it")
-            continue
-        found = _header(path, meta)
-        compare(path, found, header.space, header.architecture)
-        _copy(path, learner.network, tensors)
-        slots = {name[len(OPTIMIZER) :]: t for name, t in tensors.items() if name.startswith(OPTIMIZER)}
-        unpack_optimizer(learner.optimizer, slots, meta["optimizer"])
-        if learner.scaler is not None and meta["scaler"]:
-            learner.scaler.load_state_dict(meta["scaler"])
-        return Position(**meta["position"])
-    return None
+    def check(file: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        compare(file, _header(file, meta), header.space, header.architecture)
+        _check_tensors(file, learner.modules["network"], tensors)
+
+    return learner.load(run / FOLDER, check, console.say)
 
 
 def locate(run: Path, which: str = "last") -> Path:
@@ -128,10 +105,10 @@ def locate(run: Path, which: str = "last") -> Path:
     """
     if run.is_file():
         return run
-    path = run / FOLDER / f"{which}.safetensors"
-    if not path.exists() and which == "last":
-        before = run / FOLDER / "previous.safetensors"
-        path = before if before.exists() else path
+    path = file_of(run / FOLDER, which)
+    if which == "last":  # a kill while it was saved leaves the others
+        there = (file_of(run / FOLDER, name) for name in NEWEST_FIRST)
+        path = next((file for file in there if file.exists()), path)
     if not path.exists():
         raise DataError(f"{path}: no such checkpoint; give the folder of a `seg train` run that has one")
     return path
@@ -157,7 +134,7 @@ def load_network(run: Path, which: str = "last", space: LabelSpace | None = None
     header = _header(path, meta)
     compare(path, header, space or header.space, header.architecture)
     network = SegmentationNetwork(header.architecture, len(header.space.names))
-    _copy(path, network, tensors)
+    network.load_state_dict(_check_tensors(path, network, tensors), strict=True)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Loaded(network.eval(), header, disk.sha256_file(path))
 
@@ -204,8 +181,8 @@ def _named(network: SegmentationNetwork) -> dict[str, Tensor]:
     return {NETWORK + name: value for name, value in network.state_dict().items()}
 
 
-def _copy(path: Path, network: SegmentationNetwork, tensors: Mapping[str, Tensor]) -> None:
-    """Copy the network's tensors after all names and shapes were compared."""
+def _check_tensors(path: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's tensors in a file by their own names, after all names, shapes and types were compared."""
     own = network.state_dict()
     found = {name[len(NETWORK) :]: value for name, value in tensors.items() if name.startswith(NETWORK)}
     missing, strange = sorted(own.keys() - found.keys()), sorted(found.keys() - own.keys())
@@ -220,7 +197,7 @@ def _copy(path: Path, network: SegmentationNetwork, tensors: Mapping[str, Tensor
                 f"{path}: {name!r} is {tuple(value.shape)} {value.dtype}, wanted {tuple(own[name].shape)} "
                 f"{own[name].dtype}; use the checkpoint as it was written"
             )
-    network.load_state_dict(found, strict=True)
+    return found
 
 
 def _listed(names: Sequence[str]) -> str:

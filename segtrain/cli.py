@@ -30,6 +30,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Threads that read images; no byte depends on it.")]
 OnBad = Annotated[str, typer.Option(help="An image that cannot be read: stop or skip.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first images of each list.")]
 Checkpoint = Annotated[str, typer.Option(help="last, best (by the validation images) or previous.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Move another run in the folder aside.")]
 New = Annotated[bool, typer.Option("--new", help="Take the next numbered folder instead.")]
@@ -39,7 +40,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait for another process tha
 @app.command()
 def train(
     recipe: Path, out: Out, set_: Set = None, device: Device = "auto", workers: Workers = None,
-    on_bad: OnBad = "stop",
+    limit: Limit = None, on_bad: OnBad = "stop",
     overwrite: Overwrite = False, new: New = False, wait: Wait = False,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
@@ -49,8 +50,8 @@ def train(
         from segtrain import train
 
         options = _given(workers=workers)
-        return train(recipe, out, overrides=set_ or (), device=device, on_bad=on_bad, overwrite=overwrite,
-                     new=new, wait=wait, quiet=quiet, **options)  # fmt: skip
+        return train(recipe, out, overrides=set_ or (), device=device, limit=limit, on_bad=on_bad,
+                     overwrite=overwrite, new=new, wait=wait, quiet=quiet, **options)  # fmt: skip
 
     _run(work, json, debug, "training")
 
@@ -144,7 +145,9 @@ def _run(work: Callable[[], dict[str, Any]], json: bool, debug: bool, form: str)
 
     def command() -> int:
         result = work()
-        if json:
+        if not console.prints_results():
+            pass
+        elif json:
             console.show(result)
         else:
             from segtrain.text import FORMS

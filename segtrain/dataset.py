@@ -6,21 +6,20 @@ with Pillow and NumPy until a batch is whole: torch's own threads would take the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 import segtrain._torchvision  # noqa: F401
 from pseudolabel import draws, images, masks
 from pseudolabel.errors import DataError, PseudolabelError
 from pseudolabel.records import IGNORE, LabelSpace
+from pseudolabel.training.feed import ahead
 from segtrain.pairs import Pair
-from segtrain.reading import in_order
 
 from torchvision.transforms import InterpolationMode  # isort: skip
 from torchvision.transforms.v2 import functional as transforms  # isort: skip
@@ -107,18 +106,6 @@ class TrainingPairs:
         image, mask = read_pair(self.pairs[index], self.space)
         return self.augment(image, mask, ("augment", self.seed, epoch, index))
 
-    def batches(
-        self, rows: Iterable[Sequence[tuple[int, int]]], workers: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(B, 3, crop, crop) and (B, crop, crop) uint8 of each row of keys, in order."""
-        rows = list(rows)
-        items = in_order(self.__getitem__, (key for row in rows for key in row), workers, ahead=16)
-        for row in rows:
-            pairs = [next(items) for _ in row]
-            images = np.stack([image for image, _ in pairs])
-            ids = np.stack([mask for _, mask in pairs])
-            yield torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(ids)
-
 
 def read_pair(pair: Pair, space: LabelSpace) -> tuple[Pixels, Pixels]:
     """(H, W, 3) and (H, W) of a pair.
@@ -143,8 +130,7 @@ def whole_pairs(
     Raises:
         DataError: see `read_pair`.
     """
-    read = in_order(lambda pair: read_pair(pair, space), pairs, workers)
-    for pair, (image, mask) in zip(pairs, read, strict=True):
+    for pair, (image, mask) in ahead(pairs, lambda pair: read_pair(pair, space), workers=workers):
         yield pair, image, mask
 
 
@@ -157,4 +143,4 @@ def whole_images(pairs: Sequence[Pair], workers: int) -> Iterator[tuple[Pair, Pi
         except PseudolabelError as fault:
             return fault
 
-    yield from zip(pairs, in_order(read, pairs, workers), strict=True)
+    yield from ahead(pairs, read, workers=workers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +47,17 @@ class PairSet:
         return str(self.run.manifest[item]["sha256"])
 
 
-def read_data(data: ReaderStep, replaced: Mapping[str, Any] | None = None) -> Dataset:
-    """The records of a reader step, some of its keys replaced.
+def read_data(
+    data: ReaderStep, replaced: Mapping[str, Any] | None = None, limit: int | None = None
+) -> Dataset:
+    """The records of a reader step, some of its keys replaced; with a limit only the first ones.
 
     Raises:
         DataError: the list is empty, or what the reader refuses.
     """
     step = data if replaced is None else validation_step(data, dict(replaced))
-    component, params = step.component, step.params
-    dataset: Dataset = component.run(params)
+    dataset: Dataset = step.component.run(step.params)
+    dataset = replace(dataset, records=dataset.records[:limit])
     if not dataset.records:
         raise DataError(f"data: {step.reader} gives no image; look at its root and split")
     return dataset

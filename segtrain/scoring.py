@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pseudolabel import console
 from pseudolabel.errors import DataError
-from pseudolabel.metrics.confusion import confusion
+from pseudolabel.metrics.confusion import averaged_ids, confusion, figures
 from segtrain.dataset import Pixels, whole_pairs
 from segtrain.networks import SegmentationNetwork
 from segtrain.pairs import PairSet
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+LEFT_OUT = ("dr_recall", "ndr_recall", "legacy")  # need a reference map; a network has none
 
 
 def score(
@@ -65,3 +68,43 @@ def predict(network: SegmentationNetwork, image: Pixels, device: torch.device) -
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
         ids: Pixels = network(pixels)[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
     return ids
+
+
+def figures_of(
+    network: SegmentationNetwork,
+    pairs: PairSet,
+    device: torch.device,
+    *,
+    average_over: Sequence[str] | None = None,
+    workers: int = 2,
+    quiet: bool = False,
+    fabric: Fabric | None = None,
+) -> dict[str, Any]:
+    """Figures of a network over pairs, as JSON; undefined ones are None.
+
+    Args:
+        network: in evaluation mode on the device.
+        pairs: images with masks.
+        device: where the network is.
+        average_over: class names of the means; None takes all.
+        workers, quiet: as for `train`.
+        fabric: deals the images over its ranks.
+    """
+    if any(pair.mask is None for pair in pairs.pairs):
+        missing = next(pair.id for pair in pairs.pairs if pair.mask is None)
+        raise DataError(f"{missing}: has no mask to score against; choose a split that has masks")
+    ids = averaged_ids(pairs.space, average_over)
+    count = len(pairs.pairs) if fabric is None else -(-len(pairs.pairs) // fabric.world_size)
+    with console.progress(count, "evaluate", quiet) as bar:
+        matrix = score(
+            network,
+            pairs,
+            device,
+            workers=workers,
+            fabric=fabric,
+            advance=bar.advance,
+        )
+    plain = figures(matrix, "background", average_over=ids).plain(pairs.space)
+    names = pairs.space.names if average_over is None else tuple(average_over)
+    kept = {key: value for key, value in plain.items() if key not in LEFT_OUT}
+    return {**kept, "images": len(pairs.pairs), "average_over": list(names)}

@@ -7,9 +7,8 @@ hold images of equal size only (padding would move the average), planned from th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,11 +17,15 @@ from numpy.typing import NDArray
 from pseudolabel import images
 from pseudolabel.classifier.augmentation import ImageArray, normalised, resized
 from pseudolabel.classifier.average_precision import average_precision
-from pseudolabel.classifier.feed import ahead
 from pseudolabel.classifier.network import Classifier
 from pseudolabel.classifier.noise import perturbed
 from pseudolabel.recipes.schema import Noise
 from pseudolabel.records import ImageRecord, LabelSpace
+from pseudolabel.training import ranks
+from pseudolabel.training.feed import ahead
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 COMMON = 10  # images; a class with fewer makes a mean jump, so a mean over the others stands beside
 
@@ -36,9 +39,7 @@ class View:
         long_side: of validation images in pixels; 0 leaves them.
         batch: images of one forward at most.
         workers: threads that decode.
-        device: where the network is.
         channels_last: memory layout.
-        autocast: a context for each forward.
         noise: perturbation of each image, drawn from (seed, id), or None.
         seed: see `noise`.
     """
@@ -48,45 +49,50 @@ class View:
     long_side: int
     batch: int
     workers: int
-    device: torch.device
     channels_last: bool = True
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     noise: Noise | None = None
     seed: int = 0
 
 
 def logits_of(
-    network: Classifier, records: Sequence[ImageRecord], view: View, advance: Callable[[int], None]
+    network: Classifier,
+    records: Sequence[ImageRecord],
+    view: View,
+    fabric: Fabric,
+    advance: Callable[[int], None],
 ) -> NDArray[np.float32]:
     """(N, C) logits of N images, in list order.
 
     Args:
-        network: left in evaluation mode.
+        network: on the device of the fabric; left in evaluation mode.
         records: images.
         view: see `View`.
+        fabric: device, precision, and ranks over which the batches are dealt.
         advance: told the number of images done; may raise to stop.
 
     Raises:
         DataError: an image cannot be read; a score of a part of the list would be no score.
     """
     network.eval()
-    out = np.full((len(records), network.classes), np.nan, np.float32)
+    logits = np.zeros((len(records), network.classes), np.float32)
     layout = torch.channels_last if view.channels_last else torch.contiguous_format
 
     def load(rows: list[int]) -> list[ImageArray]:
         return [resized(images.read_image(records[row].image), view.long_side) for row in rows]
 
-    plan = _equal_sizes(records, view)
+    plan = _equal_sizes(records, view)[fabric.global_rank :: fabric.world_size]
     for rows, input_images in ahead(plan, load, workers=view.workers, depth=2 * view.workers):
-        batch = normalised(input_images, view.mean, view.std, view.device)
+        batch = normalised(input_images, view.mean, view.std, fabric.device)
         if view.noise is not None:
             keys = [(view.seed, "noise", records[row].id, "validation") for row in rows]
             batch = perturbed(batch, keys, view.noise)
         batch = batch.contiguous(memory_format=layout)
-        with torch.inference_mode(), view.autocast():
-            out[rows] = network(batch).float().cpu().numpy()
+        with torch.inference_mode(), fabric.autocast():
+            logits[rows] = network(batch).float().cpu().numpy()
         advance(len(rows))
-    return out
+    # each row was made by one rank and is 0 on the others, so that the sum is exact
+    everyone: NDArray[np.float32] = ranks.add(fabric, torch.from_numpy(logits)).numpy()
+    return everyone
 
 
 def score(logits: NDArray[np.float32], records: Sequence[ImageRecord], space: LabelSpace) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def explained(
         finished: manifest lines of what is done; None where nothing is.
         workers: threads that read images.
     """
-    from pseudolabel.classifier.feed import ahead
+    from pseudolabel.training.feed import ahead
 
     listed = dict.fromkeys(record.id for record in records[:limit])
     batches = plan(records, lanes.first.images, limit)

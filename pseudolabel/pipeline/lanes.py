@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import torch
 
-from pseudolabel.classifier.feed import ahead
 from pseudolabel.pipeline.explained_classifier import ExplainedClassifier
+from pseudolabel.training.feed import ahead
 
 MOST = 16  # each holds a copy of the classifier and its activations
 J = TypeVar("J")

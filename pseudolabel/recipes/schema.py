@@ -14,6 +14,7 @@ from pseudolabel.recipes.steps import (
     AggregatorStep,
     BackgroundStep,
     MethodStep,
+    ObjectiveStep,
     PostprocessorStep,
     ReaderStep,
     RefinerStep,
@@ -96,16 +97,30 @@ class TrainRecipe(Section):
     optimizer: Optimizer
     schedule: Schedule
     augmentation: Augmentation = Field(default_factory=lambda: Augmentation())
+    objective: tuple[ObjectiveStep, ...] = Field(
+        default_factory=lambda: (ObjectiveStep(name="soft_margin"),),
+        min_length=1,
+        description="what is minimised: a weighted sum of objectives",
+    )
     noise: Noise | None = parameter(None, help="perturbation of the training images; null: none")
     evaluate_at: int = parameter(
         0, ge=0, unit="pixels of the long side", help="size of validation images; 0 leaves them"
     )
     precision: Precision = parameter("float32", help="float32, or bf16 / float16 autocast")
     channels_last: bool = parameter(True, help="memory layout; the same results, faster")
+    on_nan: Literal["stop", "skip"] = parameter(
+        "stop", help="a loss or gradient that is not finite ends the run, or its step is left out"
+    )
 
     def check(self) -> Iterator[tuple[Key, str]]:
         for key, message in self.augmentation.check():
             yield ("augmentation", *key), message
+        names = [step.component_name for step in self.objective]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                yield ("objective", index), f"{name!r} stands twice; keep one and change its weight"
+        if not any(step.params.as_dict()["weight"] for step in self.objective):
+            yield ("objective",), "every weight is 0; give one above 0"
         yield from check_validation(self.data, self.validation)
 
 

@@ -113,6 +113,13 @@ class PostprocessorStep(Step):
     name: str
 
 
+class ObjectiveStep(Step):
+    """An objective of `pl train`."""
+
+    kind = "objectives"
+    name: str
+
+
 def step_data(key: str, step: StepLike) -> dict[str, Any]:
     """A step of a call in Python as a recipe holds it.
 

@@ -1,1 +1,1 @@
-"""What every training loop shares: schedule, order, checkpoint, device."""
+"""The training engine under `pl train` and `seg train`: order, step, limits, resume, devices and ranks."""

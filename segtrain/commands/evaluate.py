@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pseudolabel import console
-from pseudolabel.errors import DataError, UsageError
+from pseudolabel.errors import UsageError
 from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.runs import disk, layout
-from segtrain.pairs import PairSet, pair_up, read_data
+from segtrain.pairs import pair_up, read_data
 from segtrain.recipe import SegRecipe
-
-if TYPE_CHECKING:
-    import torch
-    from lightning_fabric import Fabric
-
-    from segtrain.networks import SegmentationNetwork
-
-LEFT_OUT = ("dr_recall", "ndr_recall", "legacy")  # need a reference map; a network has none
 
 
 def evaluate(
@@ -51,8 +42,9 @@ def evaluate(
     Raises:
         DataError: the checkpoint is of other classes, or an image or mask cannot be used.
     """
+    from pseudolabel.training.device import place
     from segtrain.checkpoint import load_network
-    from segtrain.runtime import place
+    from segtrain.scoring import figures_of
 
     folder = Path(run)
     recipe = load_recipe(_recipe_of(folder), SegRecipe, overrides)
@@ -74,49 +66,6 @@ def evaluate(
     }
     disk.write_json(Path(out or folder) / layout.EVALUATION, found)
     return found
-
-
-def figures_of(
-    network: SegmentationNetwork,
-    pairs: PairSet,
-    device: torch.device,
-    *,
-    average_over: Sequence[str] | None = None,
-    workers: int = 2,
-    quiet: bool = False,
-    fabric: Fabric | None = None,
-) -> dict[str, Any]:
-    """Figures of a network over pairs, as JSON; undefined ones are None.
-
-    Args:
-        network: in evaluation mode on the device.
-        pairs: images with masks.
-        device: where the network is.
-        average_over: class names of the means; None takes all.
-        workers, quiet: as for `train`.
-        fabric: deals the images over its ranks.
-    """
-    from pseudolabel.metrics.confusion import averaged_ids, figures
-    from segtrain.scoring import score
-
-    if any(pair.mask is None for pair in pairs.pairs):
-        missing = next(pair.id for pair in pairs.pairs if pair.mask is None)
-        raise DataError(f"{missing}: has no mask to score against; choose a split that has masks")
-    ids = averaged_ids(pairs.space, average_over)
-    count = len(pairs.pairs) if fabric is None else -(-len(pairs.pairs) // fabric.world_size)
-    with console.progress(count, "evaluate", quiet) as bar:
-        matrix = score(
-            network,
-            pairs,
-            device,
-            workers=workers,
-            fabric=fabric,
-            advance=bar.advance,
-        )
-    plain = figures(matrix, "background", average_over=ids).plain(pairs.space)
-    names = pairs.space.names if average_over is None else tuple(average_over)
-    kept = {key: value for key, value in plain.items() if key not in LEFT_OUT}
-    return {**kept, "images": len(pairs.pairs), "average_over": list(names)}
 
 
 def _recipe_of(folder: Path) -> Path:

@@ -46,9 +46,9 @@ def predict(
     Raises:
         DataError: no image, or two of one name; with `stop` the first broken one.
     """
+    from pseudolabel.training.device import place
     from segtrain.checkpoint import load_network
     from segtrain.dataset import whole_images
-    from segtrain.runtime import place
     from segtrain.scoring import predict as predict_one
 
     if on_bad not in ("stop", "skip"):

@@ -35,8 +35,10 @@ BREACHES = [  # (contract, file, import planted in it)
     ("no component imports recipes", "pseudolabel/explain/model.py", "pseudolabel.recipes.loading"),
     ("touch no files", "pseudolabel/explain/adapter.py", "pseudolabel.images"),
     ("no component imports recipes", "segtrain/losses/dice.py", "segtrain.recipe"),
+    ("no component imports recipes", "pseudolabel/objectives/bce.py", "pseudolabel.recipes.schema"),
     ("touch no files", "pseudolabel/refiners/smooth.py", "pseudolabel.runs.writing"),
     ("touch no files", "pseudolabel/methods/saliency.py", "pseudolabel.images"),
+    ("touch no files", "pseudolabel/objectives/focal.py", "pseudolabel.runs.writing"),
     ("touch no files", "pseudolabel/metrics/confusion.py", "pseudolabel.masks"),
     ("touch no files", "segtrain/losses/dice.py", "pseudolabel.masks"),
     ("load no weights", "pseudolabel/readers/voc.py", "pseudolabel.weights"),
@@ -55,7 +57,7 @@ CORE = [
     "images", "masks", "runs.disk", "runs.writing", "runs.run", "console", "weights",
     "pipeline.postprocessing", "pipeline.to_mask", "explain",
     "superpixels.engine", "superpixels.quality", "superpixels.slic", "training.schedule",
-    "training.order", "training.checkpoint", "training.device",
+    "training.order", "training.state", "training.device",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""F12: a checkpoint of other classes or another network is refused before a tensor is copied."""
+"""A checkpoint of other classes or another network is refused before a tensor is copied."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from pseudolabel.errors import DataError
 from pseudolabel.records import LabelSpace
-from pseudolabel.training.checkpoint import load_state, save_state
+from pseudolabel.training.state import load_state, save_state
 from segtrain.checkpoint import Header, compare, load_network, locate, save_best
 from segtrain.networks import Architecture, SegmentationNetwork
 
@@ -59,12 +59,12 @@ def test_comes_back_as_it_was(run: Path) -> None:
         (("background", "cat", "dog", "sheep"), r"4 \(background, cat, dog, cow\), wanted 4 \(background"),
     ],
 )
-def test_f12_other_classes_are_refused(names: tuple[str, ...], told: str, run: Path) -> None:
+def test_other_classes_are_refused(names: tuple[str, ...], told: str, run: Path) -> None:
     with pytest.raises(DataError, match=told):
         load_network(run, "best", LabelSpace(names))
 
 
-def test_f12_another_network_is_refused() -> None:
+def test_another_network_is_refused() -> None:
     other = replace(SMALL, encoder="resnet18", output_stride=8)
     found = Header(SPACE, SMALL, {}, 0)
     with pytest.raises(
@@ -110,7 +110,7 @@ def _other_type(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
         (_other_type, "torch.float64, wanted"),
     ],
 )
-def test_f12_a_changed_file_is_refused(change: Any, told: str, run: Path) -> None:
+def test_a_changed_file_is_refused(change: Any, told: str, run: Path) -> None:
     path = rewrite(run, change)
     with pytest.raises(DataError, match=told) as refused:
         load_network(path)

@@ -10,9 +10,9 @@ import pytest
 
 from pseudolabel.errors import DataError
 from pseudolabel.records import LabelSpace
+from pseudolabel.training.feed import ahead
 from segtrain.dataset import Augment, TrainingPairs, _offset, whole_pairs
 from segtrain.pairs import Pair
-from segtrain.reading import in_order
 
 FILL = (9, 8, 7)
 
@@ -85,7 +85,7 @@ def test_windows_reach_every_place(side: int, crop: int, wanted: range) -> None:
     assert found == set(wanted)
 
 
-def test_f23_batches_are_the_same_for_any_workers(make_voc: Callable[..., Path]) -> None:
+def test_pairs_are_the_same_for_any_workers(make_voc: Callable[..., Path]) -> None:
     root = make_voc(count=5)
     pairs = [
         Pair(f"train_{i}", root / f"JPEGImages/train_{i}.png", root / f"SegmentationClass/train_{i}.png")
@@ -94,17 +94,13 @@ def test_f23_batches_are_the_same_for_any_workers(make_voc: Callable[..., Path])
     data = TrainingPairs(
         pairs, LabelSpace(("background", "red", "green")), Augment((0.5, 1.5), 32, True, FILL), 0
     )
-    rows = [[(0, 3), (0, 1)], [(0, 0), (0, 2), (0, 4)], [(1, 3)]]
-    wanted = list(data.batches(rows, 0))
-    assert [len(images) for images, _ in wanted] == [2, 3, 1]
-    assert not np.array_equal(wanted[0][0][0], wanted[2][0][0]), "another epoch draws anew"
-    for workers in (1, 3):
-        for one, other in zip(wanted, data.batches(rows, workers), strict=True):
-            np.testing.assert_array_equal(one[0], other[0])
-            np.testing.assert_array_equal(one[1], other[1])
-    image, mask = data[(0, 3)]
-    np.testing.assert_array_equal(wanted[0][0][0].permute(1, 2, 0), image)
-    np.testing.assert_array_equal(wanted[0][1][0], mask)
+    keys = [(0, 3), (0, 1), (0, 0), (0, 2), (0, 4), (1, 3)]
+    wanted = [data[key] for key in keys]
+    assert not np.array_equal(wanted[0][0], wanted[5][0]), "another epoch draws anew"
+    for workers in (0, 1, 3):
+        for one, (key, other) in zip(wanted, ahead(keys, data.__getitem__, workers=workers), strict=True):
+            np.testing.assert_array_equal(one[0], other[0], err_msg=str(key))
+            np.testing.assert_array_equal(one[1], other[1], err_msg=str(key))
 
 
 def test_a_mask_that_does_not_fit_is_refused(make_voc: Callable[..., Path]) -> None:
@@ -112,18 +108,3 @@ def test_a_mask_that_does_not_fit_is_refused(make_voc: Callable[..., Path]) -> N
     pair = Pair("a", root / "JPEGImages/train_0.png", root / "SegmentationClass/train_1.png")
     with pytest.raises(DataError, match="mask is 40 x 33, its image 24 x 31; save the mask as"):
         list(whole_pairs([pair], LabelSpace(("background", "red", "green")), 0))
-
-
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_in_order_keeps_order_and_faults(workers: int) -> None:
-    assert list(in_order(lambda x: x * x, range(50), workers)) == [x * x for x in range(50)]
-
-    def fragile(x: int) -> int:
-        if x == 7:
-            raise DataError("seven")
-        return x
-
-    found = in_order(fragile, range(50), workers)
-    assert [next(found) for _ in range(7)] == list(range(7))
-    with pytest.raises(DataError, match="seven"):
-        next(found)

@@ -1,4 +1,4 @@
-"""F18, F24: two ranks make the step that one process makes, also where one rank has no labelled pixel."""
+"""Two ranks make the step that one process makes, also where one rank has nothing to learn from."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from pseudolabel.training.checkpoint import load_state
+from pseudolabel.training.state import load_state
 from tests.segtrain.two_ranks import a_step
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["cross_entropy", "lovasz"]
-)  # lovasz: all labelled pixels are in one forward
-def test_f18_two_ranks_make_one_step(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", ["step", "few"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "lovasz"])  # lovasz: all labelled pixels in one forward
+def test_two_ranks_make_one_step(case: str, loss: str, tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_ranks.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     found = subprocess.run(
-        [*command, str(script), str(tmp_path), name],
+        [*command, str(script), case, str(tmp_path), loss],
         capture_output=True, text=True, check=False, cwd=script.parents[2], timeout=600,
         env={**os.environ, "PYTHONPATH": str(script.parents[2]), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-3000:]
     ranks = [load_state(tmp_path / f"rank{rank}.safetensors")[0] for rank in (0, 1)]
-    alone = a_step(None, name).network.state_dict()
+    alone = a_step(case, None, loss).modules["network"].state_dict()
     assert ranks[0]["told"][0] > 0.5, "a loss near 0 would show little"
-    for tensor, value in ranks[0].items():
-        assert torch.equal(value, ranks[1][tensor]), tensor
+    for name, value in ranks[0].items():
+        assert torch.equal(value, ranks[1][name]), name
         # sums in another order: float32 over 1024 pixels
-        torch.testing.assert_close(value, alone[tensor], rtol=1e-4, atol=1e-6, msg=tensor)
+        torch.testing.assert_close(value, alone[name], rtol=1e-4, atol=1e-6, msg=name)

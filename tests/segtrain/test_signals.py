@@ -1,4 +1,4 @@
-"""F1, F2, F22: killed, interrupted and terminated, then continued: the bytes of an undisturbed run."""
+"""Killed, interrupted and terminated, then continued: the bytes of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from pseudolabel.runs import disk
-from pseudolabel.training.checkpoint import load_state
+from pseudolabel.training.state import load_state
 from segtrain.checkpoint import locate
 
 EPOCHS = 40
 
 
 @pytest.mark.slow
-def test_f22_signals_at_any_moment_lose_nothing(
+def test_signals_at_any_moment_lose_nothing(
     make_voc: Callable[..., Path], recipe_of: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     recipe = tmp_path / "recipe.yaml"

@@ -12,12 +12,13 @@ import torch
 
 from pseudolabel.classifier import validation
 from pseudolabel.classifier.noise import perturbed
-from pseudolabel.commands.train import _fingerprint
+from pseudolabel.classifier.start import fingerprint
 from pseudolabel.contracts.networks import random_images
 from pseudolabel.draws import generator
 from pseudolabel.recipes.schema import Noise, TrainRecipe
 from pseudolabel.records import ImageRecord
-from tests.pseudolabel.classifier.test_loop import RECIPE
+from pseudolabel.training.device import launch
+from tests.pseudolabel.classifier.test_learning import RECIPE
 
 KEYS = [(0, "noise", name, 0) for name in "abc"]
 BERNOULLI = Noise(kind="bernoulli", keep=0.9)
@@ -66,10 +67,9 @@ def test_validation_is_perturbed_where_asked(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(validation.images, "read_image", lambda path: np.full((40, 50, 3), 200, np.uint8))
     records = [ImageRecord(name, Path(name), (1,)) for name in "ab"]
     plain = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "long_side": 0, "batch": 2, "workers": 0}
-    views: list[Any] = [
-        validation.View(**plain, device=torch.device("cpu"), noise=noise) for noise in (None, BERNOULLI)
-    ]
-    clean, masked = (validation.logits_of(Mean(), records, view, lambda _: None) for view in views)  # type: ignore[arg-type]
+    fabric = launch("cpu", "float32")
+    views: list[Any] = [validation.View(**plain, noise=noise) for noise in (None, BERNOULLI)]
+    clean, masked = (validation.logits_of(Mean(), records, view, fabric, lambda _: None) for view in views)  # type: ignore[arg-type]
     assert clean[:, 0].tolist() == [1, 1]
     assert masked[:, 0] == pytest.approx([0.9, 0.9], abs=0.03)
     assert masked[0, 0] != masked[1, 0]
@@ -79,6 +79,6 @@ def test_a_recipe_without_noise_keeps_its_fingerprint() -> None:
     plain = TrainRecipe.model_validate_json(json.dumps(RECIPE))
     noisy = TrainRecipe.model_validate_json(json.dumps({**RECIPE, "noise": {"kind": "gaussian"}}))
     space = type("Data", (), {"records": (), "space": type("S", (), {"names": ("background", "cat")})})()
-    prints = [_fingerprint(chosen, "w", space, None, (0, 0, 0), (1, 1, 1)) for chosen in (plain, noisy)]
+    prints = [fingerprint(chosen, "w", space, None, (0, 0, 0), (1, 1, 1)) for chosen in (plain, noisy)]
     assert "noise" not in prints[0]["recipe"]
     assert prints[1]["recipe"]["noise"]["sigma"] == 0.15

@@ -14,6 +14,7 @@ from pseudolabel.classifier import validation
 from pseudolabel.classifier.network import Classifier
 from pseudolabel.errors import DataError
 from pseudolabel.records import ImageRecord, LabelSpace
+from pseudolabel.training.device import launch
 
 VIEW = validation.View(
     mean=(0.5, 0.5, 0.5),
@@ -21,8 +22,8 @@ VIEW = validation.View(
     long_side=40,
     batch=3,
     workers=2,
-    device=torch.device("cpu"),
 )
+FABRIC = launch("cpu", "float32")
 
 
 @pytest.fixture
@@ -46,14 +47,14 @@ def network() -> Classifier:
 
 def test_split_of_the_work_changes_nothing(network: Classifier, records: list[ImageRecord]) -> None:
     told: list[int] = []
-    expected = validation.logits_of(network, records, VIEW, told.append)
+    expected = validation.logits_of(network, records, VIEW, FABRIC, told.append)
     assert sum(told) == 7
     assert np.ptp(expected, axis=0).min() > 1e-3  # the images differ
     for batch, workers in ((1, 0), (2, 3), (7, 1)):
         view = replace(VIEW, batch=batch, workers=workers)
-        found = validation.logits_of(network, records, view, told.append)
+        found = validation.logits_of(network, records, view, FABRIC, told.append)
         np.testing.assert_allclose(found, expected, atol=1e-5)  # float32 sums of another batch
-    backwards = validation.logits_of(network, records[::-1], VIEW, told.append)
+    backwards = validation.logits_of(network, records[::-1], VIEW, FABRIC, told.append)
     np.testing.assert_allclose(backwards[::-1], expected, atol=1e-5)
 
 
@@ -66,10 +67,10 @@ def test_whole_images_go_in_at_the_long_side(network: Classifier, records: list[
         return features(images)
 
     network.features = watched  # type: ignore[method-assign]
-    validation.logits_of(network, records, VIEW, lambda _: None)
+    validation.logits_of(network, records, VIEW, FABRIC, lambda _: None)
     assert sizes == {(32, 40), (40, 32)}
     sizes.clear()
-    validation.logits_of(network, records, replace(VIEW, long_side=0), lambda _: None)
+    validation.logits_of(network, records, replace(VIEW, long_side=0), FABRIC, lambda _: None)
     assert sizes == {(48, 60), (60, 48)}
 
 
@@ -92,4 +93,4 @@ def test_a_image_that_fails_ends_it(network: Classifier, records: list[ImageReco
     whole = records[2].image.read_bytes()
     records[2].image.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"2\.png"):
-        validation.logits_of(network, records, VIEW, lambda _: None)
+        validation.logits_of(network, records, VIEW, FABRIC, lambda _: None)

@@ -4,70 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import pseudolabel
-from pseudolabel import console
-from pseudolabel.classifier import loop
+from pseudolabel import cli, console
 from pseudolabel.classifier.checkpoint import load_classifier
-from pseudolabel.errors import DataError, Interrupted, NumericError, UsageError
+from pseudolabel.classifier.terms import Terms
+from pseudolabel.errors import DataError, Interrupted, UsageError
 from pseudolabel.recipes.schema import TrainRecipe
 from pseudolabel.records import ImageRecord
 from pseudolabel.runs import disk
-
-COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
-FILES = ("classifier.safetensors", "metrics.jsonl", "evaluation.json")
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten training and six validation images in VOC layout: squares of one or two colours on grey."""
-    root = tmp_path_factory.mktemp("squares")
-    rng = np.random.default_rng(0)
-    names = list(COLOURS)
-    rows = ["id,labels"]
-    for split, count in (("train", 10), ("val", 6)):
-        ids = []
-        for number in range(count):
-            present = sorted({number % 3, (number * 7 + 1) % 3 if number % 4 == 0 else number % 3})
-            height, width = (40, 48) if number % 2 else (48, 40)
-            image = rng.integers(90, 150, (height, width, 3), np.uint8)
-            for place, label in enumerate(present):
-                image[4 + 18 * place : 20 + 18 * place, 8:30] = COLOURS[names[label]]
-            ids.append(f"{split}{number}")
-            path = root / "JPEGImages" / f"{ids[-1]}.png"
-            path.parent.mkdir(exist_ok=True)
-            Image.fromarray(image).save(path.with_suffix(".jpg"), quality=95)
-            rows.append(f"{ids[-1]},{';'.join(names[label] for label in present)}")
-        disk.write_text(root / "ImageSets" / "Segmentation" / f"{split}.txt", "\n".join([*ids, ""]))
-    disk.write_text(root / "classes.txt", "\n".join(["background", *names, ""]))
-    disk.write_text(root / "labels.csv", "\n".join([*rows, ""]))
-    return root
-
-
-@pytest.fixture
-def recipe(images: Path) -> dict[str, Any]:
-    """Six steps: two epochs of three batches."""
-    return {
-        "data": {"reader": "voc", "root": str(images), "split": "train"},
-        "validation": {"split": "val"},
-        "network": {"backbone": "test_resnet", "weights": "none", "output_stride": 16},
-        "optimizer": {"lr": 0.02, "head_factor": 10, "momentum": 0.9, "clip": 5, "frozen_norm": False},
-        "schedule": {"epochs": 2, "batch": 4},
-        "augmentation": {"resize": [32, 48], "crop": 32},
-        "evaluate_at": 32,
-    }
-
-
-def content(run: Path) -> dict[str, bytes]:
-    return {name: (run / name).read_bytes() for name in FILES}
+from pseudolabel.training.engine import Learner, Result
+from tests.pseudolabel.training.small_data import COLOURS, classifier_files
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
@@ -80,17 +33,17 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
         before(self)
         stops.append(self)
 
-    step = loop._step
+    step = Learner.step
 
-    def count(*args: Any) -> float:
+    def count(*args: Any, **options: Any) -> Result:
         nonlocal done
         done += 1
         if done == steps:
             stops[-1].requested = True
-        return step(*args)
+        return step(*args, **options)
 
     monkeypatch.setattr(console.Stop, "__init__", remember)
-    monkeypatch.setattr(loop, "_step", count)
+    monkeypatch.setattr(Learner, "step", count)
 
 
 def test_what_a_run_holds(recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -113,10 +66,10 @@ def test_what_a_run_holds(recipe: dict[str, Any], tmp_path: Path) -> None:
     assert loaded.fingerprint == disk.digest(
         {k: v for k, v in disk.read_json(run / "fingerprint.json").items() if k not in ("kind", "format")}
     )
-    before = content(run)
+    before = classifier_files(run)
     again = pseudolabel.train(recipe, run, quiet=True)
     assert {key: again[key] for key in evaluation} == evaluation
-    assert content(run) == before
+    assert classifier_files(run) == before
 
 
 def test_it_learns(recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -143,14 +96,7 @@ def test_continued_equals_uninterrupted(
             pseudolabel.train(recipe, tmp_path / "run", quiet=True, workers=workers)
     assert not (tmp_path / "run" / "evaluation.json").exists()
     pseudolabel.train(recipe, tmp_path / "run", quiet=True, workers=3 - workers)
-    assert content(tmp_path / "run") == uninterrupted
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    out = tmp_path_factory.mktemp("whole") / "run"
-    pseudolabel.train(recipe.__wrapped__(images), out, quiet=True, workers=1)  # type: ignore[attr-defined]
-    return content(out)
+    assert classifier_files(tmp_path / "run") == uninterrupted
 
 
 def test_a_signal_in_validation_keeps_the_epoch(
@@ -169,11 +115,13 @@ def test_a_signal_in_validation_keeps_the_epoch(
         with pytest.raises(Interrupted):
             pseudolabel.train(recipe, tmp_path / "run", quiet=True, workers=0)
     steps: list[int] = []
-    step = loop._step
-    monkeypatch.setattr(loop, "_step", lambda *args: steps.append(args[6]) or step(*args))
+    step = Learner.step
+    monkeypatch.setattr(
+        Learner, "step", lambda *args, **options: steps.append(options["number"]) or step(*args, **options)
+    )
     pseudolabel.train(recipe, tmp_path / "run", quiet=True, workers=0)
     assert steps == [3, 4, 5]
-    assert content(tmp_path / "run") == uninterrupted
+    assert classifier_files(tmp_path / "run") == uninterrupted
 
 
 def test_a_damaged_state_costs_only_the_steps_since_the_one_before(
@@ -191,8 +139,8 @@ def test_a_damaged_state_costs_only_the_steps_since_the_one_before(
     states = run / "checkpoints"
     (states / "last.safetensors").write_bytes((states / "last.safetensors").read_bytes()[:-9])
     pseudolabel.train(recipe, run, quiet=True, workers=0)
-    assert "last.safetensors is damaged" in capsys.readouterr().err
-    assert content(run) == uninterrupted
+    assert "last.safetensors: not a readable checkpoint" in capsys.readouterr().err
+    assert classifier_files(run) == uninterrupted
     (run / "evaluation.json").unlink()
     for name in ("last", "previous"):
         (states / f"{name}.safetensors").write_bytes(b"torn")
@@ -239,85 +187,7 @@ def test_a_moved_data_set_continues(
     shutil.copytree(images, tmp_path / "moved")
     moved = [f"data.root={tmp_path / 'moved'}"]
     pseudolabel.train(recipe, tmp_path / "run", overrides=moved, quiet=True, workers=0)
-    assert content(tmp_path / "run")["metrics.jsonl"] == uninterrupted["metrics.jsonl"]
-
-
-class TestNotFinite:
-    """F19: the step is not applied, the last good state stays, the message says where."""
-
-    def spoil(
-        self, monkeypatch: pytest.MonkeyPatch, at: int, how: Callable[[torch.Tensor], torch.Tensor]
-    ) -> None:
-        loss, calls = torch.nn.functional.multilabel_soft_margin_loss, 0
-
-        def spoilt(*args: Any) -> torch.Tensor:
-            nonlocal calls
-            calls += 1
-            value: torch.Tensor = loss(*args)
-            return how(value) if calls == at else value
-
-        monkeypatch.setattr(torch.nn.functional, "multilabel_soft_margin_loss", spoilt)
-
-    @pytest.mark.parametrize("kind", ["loss", "gradient"])
-    def test_stops_with_the_last_good_state(
-        self,
-        recipe: dict[str, Any],
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        uninterrupted: dict[str, bytes],
-        kind: str,
-    ) -> None:
-        run = tmp_path / "run"
-
-        def how(value: torch.Tensor) -> torch.Tensor:
-            if kind == "loss":
-                return value * float("nan")
-            value.register_hook(lambda gradient: gradient * float("inf"))
-            return value + 0
-
-        with monkeypatch.context() as patch:
-            self.spoil(patch, 5, how)
-            with pytest.raises(
-                NumericError, match=r"step 5, epoch 2: loss .*, gradient norm (nan|inf), lr 0.0"
-            ):
-                pseudolabel.train(recipe, run, quiet=True, workers=0)
-        (problem,) = disk.read_json_lines(run / "problems.jsonl")
-        assert problem["code"] == "not_finite"
-        assert problem["what"].count("train") == 4  # every id of the batch
-        # the state is that of the epoch's end, and the same run without the fault ends as ever
-        pseudolabel.train(recipe, run, quiet=True, workers=0)
-        assert content(run) == uninterrupted
-
-    def test_half_precision_leaves_out_a_step_that_overflows(
-        self, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def how(value: torch.Tensor) -> torch.Tensor:
-            value.register_hook(lambda gradient: gradient * float("inf"))
-            return value + 0
-
-        self.spoil(monkeypatch, 2, how)
-        found = pseudolabel.train(
-            recipe, tmp_path / "run", overrides=["precision=float16"], quiet=True, workers=0
-        )
-        assert found["map"] is not None
-
-    def test_half_precision_has_a_limit(
-        self, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(loop, "MOST_SKIPPED", 1)
-
-        def how(value: torch.Tensor) -> torch.Tensor:
-            value.register_hook(lambda gradient: gradient * float("inf"))
-            return value + 0
-
-        loss = torch.nn.functional.multilabel_soft_margin_loss
-        monkeypatch.setattr(
-            torch.nn.functional, "multilabel_soft_margin_loss", lambda *args: how(loss(*args))
-        )
-        with pytest.raises(NumericError, match="step 2"):
-            pseudolabel.train(
-                recipe, tmp_path / "run", overrides=["precision=float16"], quiet=True, workers=0
-            )
+    assert classifier_files(tmp_path / "run")["metrics.jsonl"] == uninterrupted["metrics.jsonl"]
 
 
 def test_bf16_trains(recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -345,7 +215,7 @@ class TestRefused:
             return type(found)((bare, *found.records[1:]), found.space)
 
         monkeypatch.setattr(voc, "voc", type(voc.voc)("readers", "voc", unknown, voc.voc.params))
-        with pytest.raises(DataError, match="data: train0: nobody said its labels; label it or take"):
+        with pytest.raises(DataError, match="data: train0: no labels given; label it or take"):
             pseudolabel.train(recipe, tmp_path / "run", quiet=True)
         assert not (tmp_path / "run").exists()
 
@@ -402,14 +272,14 @@ def test_noise_is_in_every_step_and_an_interrupted_run_draws_it_again(
 ) -> None:
     noisy = {**recipe, "noise": {"kind": "bernoulli", "keep": 0.5}}
     seen: list[float] = []
-    step = loop._step
+    value = Terms.value
 
-    def watch(training: Any, course: Any, images: Any, *rest: Any) -> float:
+    def watch(terms: Terms, network: Any, images: torch.Tensor, *rest: Any) -> Any:
         seen.append(float((images == 0).all(dim=1).float().mean()))
-        return step(training, course, images, *rest)
+        return value(terms, network, images, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_step", watch)
+        patch.setattr(Terms, "value", watch)
         pseudolabel.train(noisy, tmp_path / "whole", quiet=True)
     assert len(seen) == 6
     assert all(0.4 < share < 0.6 for share in seen)
@@ -418,4 +288,36 @@ def test_noise_is_in_every_step_and_an_interrupted_run_draws_it_again(
         with pytest.raises(Interrupted):
             pseudolabel.train(noisy, tmp_path / "cut", quiet=True)
     pseudolabel.train(noisy, tmp_path / "cut", quiet=True)
-    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+    assert classifier_files(tmp_path / "cut") == classifier_files(tmp_path / "whole")
+
+
+def test_limit_takes_the_first_images_of_each_list(recipe: dict[str, Any], tmp_path: Path) -> None:
+    found = pseudolabel.train(recipe, tmp_path / "run", limit=4, quiet=True, workers=0)
+    assert found["images"] == 4
+    assert sum(found["positives"].values()) == 5
+    assert disk.read_json(tmp_path / "run" / "summary.json")["images"] == 4
+    with pytest.raises(UsageError, match="made by another configuration"):
+        pseudolabel.train(recipe, tmp_path / "run", quiet=True, workers=0)
+
+
+def test_an_image_left_out_makes_the_exit_code_1(
+    recipe: dict[str, Any],
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = Path(shutil.copytree(images, tmp_path / "data"))
+    broken = root / "JPEGImages" / "train3.jpg"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    (tmp_path / "recipe.yaml").write_text(
+        json.dumps({**recipe, "data": {**recipe["data"], "root": str(root)}})
+    )
+    command = ["pl", "train", str(tmp_path / "recipe.yaml"), "-o", str(tmp_path / "run"), "--json"]
+    options = ["--on-bad", "skip", "--set", "schedule.epochs=1", "--limit", "6", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", [*command, *options])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["failed"], printed["images"]) == (1, 6)

@@ -10,7 +10,7 @@ import torch
 from pseudolabel import draws
 from pseudolabel.errors import DataError, MachineError, NumericError, UsageError
 from pseudolabel.records import LabelScores, LabelSpace, Scores, Targets
-from pseudolabel.training import checkpoint, device, order, schedule
+from pseudolabel.training import device, order, schedule, state
 
 
 def test_poly_by_hand() -> None:
@@ -32,7 +32,7 @@ def test_order_is_a_permutation_of_seed_and_epoch_alone() -> None:
 @pytest.mark.parametrize(
     ("count", "sizes"), [(1, [1]), (2, [2]), (4, [4]), (5, [5]), (6, [4, 2]), (9, [4, 5]), (0, [])]
 )
-def test_f7_no_batch_holds_a_single_item(count: int, sizes: list[int]) -> None:
+def test_no_batch_holds_a_single_item(count: int, sizes: list[int]) -> None:
     rows = order.batches(list(range(count)), 4)
     assert [len(row) for row in rows] == sizes
     assert [item for row in rows for item in row] == list(range(count))
@@ -45,7 +45,7 @@ def test_draws_keep_the_parts_of_a_key_apart() -> None:
     assert not torch.equal(first, torch.rand(4, generator=draws.generator(0, "id", 4)))
 
 
-def test_f16_an_absent_device_is_refused_with_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_device_is_refused_with_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(MachineError, match="cuda:7: not on this machine; present are cpu, cuda:0"):
         device.pick("cuda:7")
@@ -62,18 +62,18 @@ def test_state_round_trip_with_optimizer(tmp_path: Path) -> None:
         torch.nn.init.zeros_(layer.bias)
         optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
         if resume:
-            tensors, meta = checkpoint.load_state(resume)
+            tensors, meta = state.load_state(resume)
             layer.load_state_dict({k[2:]: v for k, v in tensors.items() if k.startswith("m/")})
             own = {k[2:]: v for k, v in tensors.items() if k.startswith("o/")}
-            checkpoint.unpack_optimizer(optimizer, own, meta)
+            state.unpack_optimizer(optimizer, own, meta)
         for _ in range(steps):
             optimizer.zero_grad()
             layer(torch.ones(1, 3)).square().sum().backward()
             optimizer.step()
         if not resume:
-            own, meta = checkpoint.pack_optimizer(optimizer)
+            own, meta = state.pack_optimizer(optimizer)
             tensors = {f"m/{k}": v for k, v in layer.state_dict().items()}
-            checkpoint.save_state(tmp_path / "s", {**tensors, **{f"o/{k}": v for k, v in own.items()}}, meta)
+            state.save_state(tmp_path / "s", {**tensors, **{f"o/{k}": v for k, v in own.items()}}, meta)
         return [p.detach().clone() for p in layer.parameters()]
 
     whole = run(4)
@@ -82,20 +82,20 @@ def test_state_round_trip_with_optimizer(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
-def test_f19_a_non_finite_tensor_is_never_written(tmp_path: Path) -> None:
-    checkpoint.save_state(tmp_path / "s", {"a": torch.ones(2)}, {"step": 1})
+def test_a_non_finite_tensor_is_never_written(tmp_path: Path) -> None:
+    state.save_state(tmp_path / "s", {"a": torch.ones(2)}, {"step": 1})
     with pytest.raises(NumericError, match="'a' is not finite"):
-        checkpoint.save_state(tmp_path / "s", {"a": torch.tensor([1.0, float("nan")])}, {"step": 2})
-    assert checkpoint.load_state(tmp_path / "s")[1] == {"step": 1}
+        state.save_state(tmp_path / "s", {"a": torch.tensor([1.0, float("nan")])}, {"step": 2})
+    assert state.load_state(tmp_path / "s")[1] == {"step": 1}
 
 
 @pytest.mark.parametrize("damage", [b"", b"abc", b"\xff" * 64])
-def test_f10_damaged_state_is_our_error(tmp_path: Path, damage: bytes) -> None:
+def test_damaged_state_is_our_error(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "s").write_bytes(damage)
     with pytest.raises(DataError, match="not a readable checkpoint"):
-        checkpoint.load_state(tmp_path / "s")
+        state.load_state(tmp_path / "s")
     with pytest.raises(DataError, match="no such file"):
-        checkpoint.load_state(tmp_path / "absent")
+        state.load_state(tmp_path / "absent")
 
 
 def test_slots_hold_one_target_of_each_image() -> None:
@@ -113,7 +113,7 @@ def test_on_a_tie_background_wins_and_dropped_pixels_are_255() -> None:
     assert joined.mask().tolist() == [[4, 4, 4]]
 
 
-def test_f13_label_spaces_refuse_double_and_empty_names() -> None:
+def test_label_spaces_refuse_double_and_empty_names() -> None:
     with pytest.raises(DataError, match="'cat' twice"):
         LabelSpace(("background", "cat", "cat"))
     with pytest.raises(DataError, match="empty name"):

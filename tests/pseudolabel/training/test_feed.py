@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pseudolabel.classifier.feed import ahead
+from pseudolabel.training.feed import ahead
 
 
 def slow_square(number: int) -> int:

@@ -1,14 +1,14 @@
-"""Work done ahead of the network by threads, in order.
+"""Work done ahead of the network by threads, in order: the one reader of both packages.
 
 Decoding and resizing release the interpreter's lock, so threads serve as well as processes: nothing is
 pickled, no worker can die alone, and a script needs no main guard. Results come in the order of the
-jobs whatever the number of workers.
+jobs whatever the number of workers, and an error of one arrives as it was raised.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -17,14 +17,16 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 
-def ahead(jobs: Iterable[J], work: Callable[[J], R], *, workers: int, depth: int) -> Iterator[tuple[J, R]]:
+def ahead(
+    jobs: Iterable[J], work: Callable[[J], R], *, workers: int, depth: int | None = None
+) -> Generator[tuple[J, R], None, None]:
     """Pairs (job, work(job)) in the order of the jobs.
 
     Args:
         jobs: taken as they are needed.
         work: safe to run in several threads.
         workers: threads; 0 works in the caller's own.
-        depth: how many jobs may be under way or waiting to be fetched.
+        depth: how many jobs may be under way or waiting to be fetched; None: two for each worker and one.
 
     Raises:
         Whatever `work` raises, at its job's turn.
@@ -33,6 +35,7 @@ def ahead(jobs: Iterable[J], work: Callable[[J], R], *, workers: int, depth: int
         for job in jobs:
             yield job, work(job)
         return
+    depth = 2 * workers + 1 if depth is None else depth
     remaining = iter(jobs)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="feed")
     try:

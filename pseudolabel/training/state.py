@@ -1,18 +1,84 @@
-"""Training state in one safetensors file: tensors by name, everything else as JSON in its header."""
+"""Training state in safetensors files: tensors by name, everything else as JSON in the header.
+
+    FOLDER/last.safetensors      the newest state: a training goes on from it to the same bits
+    FOLDER/previous.safetensors  the state before it, should `last` be damaged
+    FOLDER/next.safetensors      only while a state is saved
+
+A new state is written whole as `next` before anything moves; then `last` becomes `previous`, and `next`
+becomes `last`. A kill at any moment leaves a state that is whole: between the two moves it is `next`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudolabel.errors import DataError, NumericError
-from pseudolabel.runs import disk
+from pseudolabel.runs import disk, fault_plan
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+NEWEST_FIRST = ("last", "next", "previous")  # `next` is looked at only where there is no readable `last`
+
+
+def file_of(folder: Path, name: str) -> Path:
+    """Where a state of a name stands."""
+    return folder / f"{name}.safetensors"
+
+
+def save_last(folder: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write the newest state of a folder; the one before it is kept as `previous`.
+
+    Raises:
+        NumericError: a tensor is not finite; all files stay as they were.
+        MachineError: a file cannot be written or moved.
+    """
+    fresh, last, before = (file_of(folder, name) for name in ("next", "last", "previous"))
+    save_state(fresh, tensors, meta)
+    try:
+        if last.exists():
+            fault_plan.trip("write", before)
+            os.replace(last, before)
+        fault_plan.trip("write", last)
+        os.replace(fresh, last)
+        disk.sync_folder(folder)
+    except OSError as error:
+        raise disk.machine_error(last, error) from error
+
+
+def load_last(
+    folder: Path, say: Callable[[str], None]
+) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+    """The newest state of a folder that can be read: its file, tensors on the CPU, and metadata.
+
+    Args:
+        folder: see the module.
+        say: gets a line for each state that is damaged.
+
+    Returns:
+        None where there is no state at all.
+
+    Raises:
+        DataError: there are states, and none of them can be read.
+    """
+    damaged: DataError | None = None
+    for name in NEWEST_FIRST:
+        file = file_of(folder, name)
+        if not file.is_file():
+            continue
+        try:
+            return file, *load_state(file)
+        except DataError as fault:
+            damaged = fault
+            say(f"{fault}; going on from the state before it")
+    if damaged is not None:
+        raise DataError(f"{damaged}; no other state can be read, start again with --overwrite")
+    return None
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:

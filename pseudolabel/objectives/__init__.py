@@ -1,0 +1,1 @@
+"""Objectives: what a classifier is trained to do, one objective a file."""
