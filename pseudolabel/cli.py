@@ -1,4 +1,7 @@
-"""`pl`: parses, calls a command, prints. The commands are functions of the package with the same names."""
+"""`pl`: parses the command line, calls a command and prints its result.
+
+The commands are functions of the package with the same names.
+"""
 
 from __future__ import annotations
 
@@ -17,42 +20,71 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Image-level labels to pseudo-masks: train a classifier, ask it where it saw each class.",
+    help="Make pseudo-masks from image-level labels: train a classifier, map its classes, refine the maps.",
 )
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run that is written.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Override a key: background.threshold=0.2", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set",
+        help="Overrides one key of the recipe, for instance background.threshold=0.2.",
+        metavar="KEY=VALUE",
+    ),
 ]  # fmt: skip
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON document on standard output.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Device = Annotated[str, typer.Option(help="Device that computes: auto, cpu, cuda or cuda:n.")]
 OnBad = Annotated[
-    Literal["skip", "stop"], typer.Option(help="A broken image: skip (exit 1 at the end) or stop.")
+    Literal["skip", "stop"],
+    typer.Option(
+        help="What to do about an image that cannot be read: skip it and end with exit code 1, or stop."
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Threads or processes beside the model; no byte depends on it.")
+    int | None,
+    typer.Option(
+        min=0, help="Number of threads or processes beside the model. The result does not depend on it."
+    ),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first images of the list.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Move another run in the folder aside.")]
-New = Annotated[bool, typer.Option("--new", help="Take the next numbered folder instead.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for another process that writes the folder.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Number of images from the start of the list that are worked on.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Move another run that is in the folder aside and start anew.")
+]
+New = Annotated[
+    bool, typer.Option("--new", help="Where the folder holds another run, write to the next numbered folder.")
+]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait until another process that writes to the folder has ended.")
+]
 AverageOver = Annotated[
-    str | None, typer.Option(help="Class names, comma separated, that the means are taken over.")
+    str | None, typer.Option(help="Classes that the means are taken over, as names separated by commas.")
 ]  # fmt: skip
 Reference = Annotated[
-    Path | None, typer.Option(help="File of `pl reference`: splits DR from NDR for every method alike.")
+    Path | None,
+    typer.Option(
+        help="File of `pl reference`. It separates the discriminative region (DR) of an object "
+        "from the rest (NDR).",
+    ),
 ]  # fmt: skip
 
 
 @app.command()
 def train(
     recipe: Path, out: Out, set_: Set = None, device: Device = "auto", workers: Workers = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first images of each list.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of images from the start of each list that are used.")
+    ] = None,
     on_bad: Annotated[
-        Literal["stop", "skip"], typer.Option(help="A broken image: stop, or skip (exit 1 at the end).")
+        Literal["stop", "skip"],
+        typer.Option(
+            help="What to do about an image that cannot be read: stop, or skip it and end with exit code 1."
+        ),
     ] = "stop",
     overwrite: Overwrite = False, new: New = False, wait: Wait = False,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
@@ -77,7 +109,7 @@ def generate(
     overwrite: Overwrite = False, new: New = False, wait: Wait = False,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Make pseudo-masks: maps of a classifier, refined and resolved."""
+    """Make pseudo-masks: the maps of a classifier, refined, with a background."""
 
     def work() -> Any:
         from pseudolabel import generate
@@ -92,13 +124,19 @@ def generate(
 @app.command()
 def preview(
     recipe: Path,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for previews; an older one is replaced.")],
-    count: Annotated[int, typer.Option(min=1, help="Images, spread over the list and its classes.")] = 8,
-    ids: Annotated[str | None, typer.Option(help="These images instead: ids, comma separated.")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the preview. An older preview in it is replaced.")
+    ],
+    count: Annotated[
+        int, typer.Option(min=1, help="Number of images, spread over the list and its classes.")
+    ] = 8,
+    ids: Annotated[
+        str | None, typer.Option(help="Images to show instead, as ids separated by commas.")
+    ] = None,
     set_: Set = None, device: Device = "auto",
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Show what a recipe does to a few images: maps, masks, mistakes and time, on one sheet."""
+    """Show on one sheet what a recipe does to a few images: maps, masks, mistakes and time."""
 
     def work() -> Any:
         from pseudolabel import preview
@@ -112,11 +150,13 @@ def preview(
 @app.command()
 def reference(
     recipe: Path,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file, for instance reference.safetensors.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File that is written, for instance reference.safetensors.")
+    ],
     set_: Set = None, device: Device = "auto",
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Record the single-scale CAM that splits discriminative from non-discriminative regions."""
+    """Store the single-scale class activation maps that define the discriminative regions."""
 
     def work() -> Any:
         from pseudolabel import reference
@@ -128,16 +168,33 @@ def reference(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="A run of `pl generate`.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Instead of a run: a folder of masks,")] = None,
-    truth: Annotated[Path | None, typer.Option(help="the folder of true masks,")] = None,
-    classes: Annotated[Path | None, typer.Option(help="and a name a line, background first.")] = None,
-    listing: Annotated[Path | None, typer.Option("--list", help="Score only these ids, one a line.")] = None,
+    run: Annotated[Path | None, typer.Argument(help="Run of `pl generate` that is scored.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of masks that are scored instead of a run.")
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Folder of ground-truth masks. It is needed with --masks.")
+    ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with one class name per line, the background first. It is needed with --masks.",
+        ),
+    ] = None,
+    listing: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            help="File with one image id per line. Only these images are scored.",
+        ),
+    ] = None,
     limit: Limit = None, reference: Reference = None, average_over: AverageOver = None, set_: Set = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where evaluation.json goes.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to which the evaluation is written.")
+    ] = None,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Score masks against the truth: mIoU, DR-/NDR-recall, FG-precision."""
+    """Score masks against the ground truth: mIoU, DR-recall, NDR-recall and FG-precision."""
 
     def work() -> Any:
         from pseudolabel import evaluate
@@ -151,16 +208,21 @@ def evaluate(
 
 @app.command()
 def sweep(
-    run: Annotated[Path, typer.Argument(help="A run of `pl generate` with output.maps.")],
-    thresholds: Annotated[str | None, typer.Option(help="first:last:step, as 0.02:0.6:0.02.")] = None,
+    run: Annotated[Path, typer.Argument(help="Run of `pl generate` that has stored its maps (output.maps).")],
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            help="Thresholds as first:last:step, for instance 0.02:0.6:0.02, or separated by commas.",
+        ),
+    ] = None,
     reference: Reference = None, average_over: AverageOver = None,
     pick_on: Annotated[list[str] | None, typer.Option(
-        help="Where else thresholds come from, to be scored on other images: N (images), free (rules "
-        "without ground truth), a split, or another run; may be given several times.")] = None,
+        help="Where a threshold is picked that is then scored on other images: a number of images, `free` "
+        "(rules that need no ground truth), a split, or another run. It may be given several times.")] = None,
     set_: Set = None, limit: Limit = None, workers: Workers = None,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Score every threshold in one pass over the stored maps."""
+    """Score every threshold in one pass over the stored maps of a run."""
 
     def work() -> Any:
         from pseudolabel import sweep
@@ -175,12 +237,12 @@ def sweep(
 
 @app.command()
 def refine(
-    run: Annotated[Path, typer.Argument(help="A run of `pl generate` with output.maps.")],
+    run: Annotated[Path, typer.Argument(help="Run of `pl generate` that has stored its maps (output.maps).")],
     out: Out, set_: Set = None, limit: Limit = None, workers: Workers = None,
     overwrite: Overwrite = False, new: New = False, wait: Wait = False,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Make masks again from stored maps, without the model: other refiners, background or threshold."""
+    """Make masks from the stored maps of a run, with other refiners, background or postprocessors."""
 
     def work() -> Any:
         from pseudolabel import refine
@@ -194,12 +256,12 @@ def refine(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="A run of `pl generate` or `pl refine`.")],
+    run: Annotated[Path, typer.Argument(help="Run of `pl generate` or `pl refine`.")],
     out: Out,
-    to: Annotated[str, typer.Option(help="The form: grey is what every trainer reads rightly.")] = "grey",
+    to: Annotated[str, typer.Option(help="Exporter that writes the masks.")] = "grey",
     overwrite: Overwrite = False, quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Write a run's masks in the form that another trainer reads."""
+    """Write the masks of a run in the format that another trainer reads."""
 
     def work() -> Any:
         from pseudolabel import export
@@ -211,10 +273,12 @@ def export(
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="A component: its parameters and defaults.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Component whose parameters and defaults are listed.")
+    ] = None,
     json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """List every component with its formula and source."""
+    """List every component with its formula and source, or the parameters of one."""
 
     def work() -> Any:
         from pseudolabel.commands.methods import methods
@@ -225,7 +289,7 @@ def methods(
 
 
 def _run(work: Callable[[], Any], json: bool, debug: bool, form: str) -> None:
-    """Call a command, print its result, leave with its exit code: 1 where some items could not be done."""
+    """Call a command, print its result and exit; the code is 1 where some items could not be done."""
 
     def command() -> int:
         returned = work()

@@ -1,4 +1,4 @@
-"""Write docs/recipes.md and docs/components.md from the schemas and the registry.
+"""Write docs/recipes.md, docs/components.md and the README's table of commands from the code.
 
 python scripts/write_docs.py            write them
 python scripts/write_docs.py --check    exit 1 where they are not up to date
@@ -12,8 +12,11 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import typer.main
 from pydantic import BaseModel
 
+import pseudolabel.cli
+import segtrain.cli
 from pseudolabel import registry
 from pseudolabel.commands.methods import methods
 from pseudolabel.recipes.schema import RECIPES as PL
@@ -22,22 +25,48 @@ from pseudolabel.recipes.steps import Step
 from segtrain.comparison.recipe import RECIPES as COMPARE
 from segtrain.recipe import RECIPES as SEG
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- commands: made by scripts/write_docs.py -->\n", "<!-- end of commands -->\n"
 HEAD = "<!-- made by scripts/write_docs.py; change the code, not this page -->\n"
 
 
 def main() -> int:
-    """Write or check both pages."""
-    pages = {"recipes.md": recipes(), "components.md": components()}
-    stale = [name for name, text in pages.items() if not _equal(DOCS / name, text)]
+    """Write or check the pages."""
+    pages = {"docs/recipes.md": recipes(), "docs/components.md": components(), "README.md": readme()}
+    stale = [name for name, text in pages.items() if not _equal(ROOT / name, text)]
     if "--check" in sys.argv[1:]:
         for name in stale:
-            print(f"docs/{name}: not what the code says; run python scripts/write_docs.py", file=sys.stderr)
+            print(f"{name}: not what the code says; run python scripts/write_docs.py", file=sys.stderr)
         return 1 if stale else 0
-    DOCS.mkdir(exist_ok=True)
     for name in stale:
-        (DOCS / name).write_text(pages[name], encoding="utf-8")
+        (ROOT / name).write_text(pages[name], encoding="utf-8")
     return 0
+
+
+def readme() -> str:
+    """README.md with its table of commands."""
+    before, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition(BEGIN)
+    rows = [*commands("pl", pseudolabel.cli.app), *commands("seg", segtrain.cli.app)]
+    table = "\n".join(["| command | what it does |", "| --- | --- |", *rows, ""])
+    return f"{before}{BEGIN}{table}{END}{rest.partition(END)[2]}"
+
+
+def commands(program: str, app: typer.Typer) -> list[str]:
+    """A row of the table for every command: what must be given, and what it does."""
+    rows = []
+    for name, command in typer.main.get_group(app).commands.items():
+        needed = [
+            f"-o {parameter.name.upper()}" if parameter.name == "out" else str(parameter.name).upper()
+            for parameter in command.params
+            if parameter.required
+        ]
+        rows.append(f"| `{' '.join([program, name, *needed])}` | {_cell(_line(command.help or ''))} |")
+    return rows
+
+
+def _line(text: str) -> str:
+    """The first paragraph of a help text as one line."""
+    return " ".join(text.partition("\n\n")[0].split())
 
 
 def recipes() -> str:

@@ -1,4 +1,7 @@
-"""`seg`: parses, calls a command, prints. The commands are functions of the package with the same names."""
+"""`seg`: parses the command line, calls a command and prints its result.
+
+The commands are functions of the package with the same names.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,48 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Masks to a segmentation network and its mIoU; several ways to masks compared.",
+    help="Train a segmentation network on pseudo-masks, score it, and compare several ways to make masks.",
 )
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run that is written.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Override a key: schedule.epochs=2", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set", help="Overrides one key of the recipe, for instance schedule.epochs=2.", metavar="KEY=VALUE"
+    ),
 ]  # fmt: skip
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON document on standard output.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Threads that read images; no byte depends on it.")]
-OnBad = Annotated[str, typer.Option(help="An image that cannot be read: stop or skip.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first images of each list.")]
-Checkpoint = Annotated[str, typer.Option(help="last, best (by the validation images) or previous.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Move another run in the folder aside.")]
-New = Annotated[bool, typer.Option("--new", help="Take the next numbered folder instead.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for another process that writes the folder.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Device = Annotated[str, typer.Option(help="Device that computes: auto, cpu, cuda or cuda:n.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Number of threads that read images. The result does not depend on it.",
+    ),
+]
+OnBad = Annotated[str, typer.Option(help="What to do about an image that cannot be read: stop or skip it.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Number of images from the start of each list that are used.")
+]
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        help="Checkpoint that is used: last, best (highest mIoU on the validation images) or previous.",
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Move another run that is in the folder aside and start anew.")
+]
+New = Annotated[
+    bool, typer.Option("--new", help="Where the folder holds another run, write to the next numbered folder.")
+]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait until another process that writes to the folder has ended.")
+]
 
 
 @app.command()
@@ -44,7 +70,7 @@ def train(
     overwrite: Overwrite = False, new: New = False, wait: Wait = False,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Train a network; a stopped run goes on where it was."""
+    """Train a segmentation network. A run that was stopped continues where it was."""
 
     def work() -> dict[str, Any]:
         from segtrain import train
@@ -58,16 +84,18 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run of `seg train`.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where evaluation.json goes.")] = None,
+    run: Annotated[Path, typer.Argument(help="Run of `seg train`.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to which the evaluation is written.")
+    ] = None,
     checkpoint: Checkpoint = "last", set_: Set = None,
     average_over: Annotated[
-        str | None, typer.Option(help="Class names, comma separated, that the means are taken over.")
+        str | None, typer.Option(help="Classes that the means are taken over, as names separated by commas.")
     ] = None,
     device: Device = "auto", workers: Workers = None,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Score a network on its validation images."""
+    """Score a segmentation network on its validation images."""
 
     def work() -> dict[str, Any]:
         from segtrain import evaluate
@@ -82,14 +110,14 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run of `seg train`, or a checkpoint file.")],
-    images: Annotated[Path, typer.Argument(help="A folder of images, or a file with a path a line.")],
+    run: Annotated[Path, typer.Argument(help="Run of `seg train`, or a checkpoint file.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images, or a file with one path per line.")],
     out: Out, checkpoint: Checkpoint = "last", device: Device = "auto", workers: Workers = None,
     on_bad: OnBad = "skip",
     overwrite: Overwrite = False, new: New = False, wait: Wait = False,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Segment images: palette PNGs of exactly their size."""
+    """Segment images and write the masks as palette PNGs of the size of the images."""
 
     def work() -> dict[str, Any]:
         from segtrain import predict
@@ -103,15 +131,29 @@ def predict(
 
 @app.command()
 def check(
-    source: Annotated[Path, typer.Argument(help="A recipe of `seg train`, or a folder of masks.")],
-    images: Annotated[Path | None, typer.Option(help="For a folder: the images,")] = None,
-    classes: Annotated[Path | None, typer.Option(help="and a name a line, background first.")] = None,
+    source: Annotated[Path, typer.Argument(help="Recipe of `seg train`, or a folder of masks.")],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the images. It is needed where SOURCE is a folder of masks.",
+        ),
+    ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with one class name per line, the background first. It is needed where SOURCE "
+            "is a folder.",
+        ),
+    ] = None,
     fix_from_palette: Annotated[
-        Path | None, typer.Option(help="New folder for indexed copies of masks saved as VOC colours.")
+        Path | None,
+        typer.Option(
+            help="New folder for indexed copies of masks that were saved as VOC colours.",
+        ),
     ] = None,
     set_: Set = None, quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Look at every mask and say all that is wrong."""
+    """Check every mask and report everything that is wrong."""
 
     def work() -> dict[str, Any]:
         from segtrain import check
@@ -128,7 +170,7 @@ def compare(
     overwrite: Overwrite = False, new: New = False, wait: Wait = False,
     quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Several ways to masks: make, score, train, score."""
+    """Compare several ways to make masks: make them, score them, train a network on each, score it."""
 
     def work() -> dict[str, Any]:
         from segtrain import compare
@@ -141,7 +183,7 @@ def compare(
 
 
 def _run(work: Callable[[], dict[str, Any]], json: bool, debug: bool, form: str) -> None:
-    """Call a command, print its result, leave with its exit code: 1 where some items could not be done."""
+    """Call a command, print its result and exit; the code is 1 where some items could not be done."""
 
     def command() -> int:
         result = work()

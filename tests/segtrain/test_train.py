@@ -103,9 +103,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
     assert digests(tmp_path / "run", *names) == digests(tmp_path / "whole", *names)
 
 
-def test_more_epochs_extend_and_fewer_are_refused(
-    make_voc: Make, recipe_of: Recipe, tmp_path: Path
-) -> None:
+def test_more_epochs_extend_and_fewer_are_refused(make_voc: Make, recipe_of: Recipe, tmp_path: Path) -> None:
     root = make_voc(count=2)
     train(recipe_of(root, schedule={"epochs": 1}), tmp_path / "run")
     longer = train(recipe_of(root, schedule={"epochs": 2}), tmp_path / "run")
