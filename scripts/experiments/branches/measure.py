@@ -70,16 +70,16 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def variants(recipe: GenerateRecipe, options: argparse.Namespace) -> list[tuple[str, Path, tuple[str, ...]]]:
     """Name, checkout and overrides of each row that runs `pl generate`."""
-    found: list[tuple[str, Path, tuple[str, ...]]] = [("recipe", ROOT, ())]
+    rows: list[tuple[str, Path, tuple[str, ...]]] = [("recipe", ROOT, ())]
     if options.before is not None:
-        found.append(("before", options.before, ()))
+        rows.append(("before", options.before, ()))
     if bf16_in_hardware():
-        found.append(("bf16", ROOT, ("precision=bf16",)))
+        rows.append(("bf16", ROOT, ("precision=bf16",)))
     plain = recipe.model_dump(mode="json")["maps"]
     for branch, data in zip(recipe.maps, plain, strict=True):
         alone = ("fuse=null", f"maps={json.dumps([data])}")
-        found.append((f"{branch.method.component_name} alone", ROOT, alone))
-    return found
+        rows.append((f"{branch.method.component_name} alone", ROOT, alone))
+    return rows
 
 
 def bf16_in_hardware() -> bool:
