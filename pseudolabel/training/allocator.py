@@ -6,8 +6,8 @@ fifth of its time goes there (DeepLabV3+ with EfficientNet-lite0, batch 8 at 256
 and 0.4 to 0.6 s of page faults a step on one core; with kept pages 1.8 s and 0.03 s).
 
 Kept pages add up over arenas: glibc gives each thread an arena of its own, and each keeps the pages of its
-largest moment. Few arenas hold less (configs/voc/best.yaml on two cores: 1.69 GB with eight arenas a core, the
-C library's default, 1.56 GB with one in all).
+largest moment. Few arenas hold less (configs/voc/best.yaml on two cores: 1.69 GB with eight arenas a core,
+the C library's default, 1.56 GB with one in all).
 """
 
 from __future__ import annotations
