@@ -259,14 +259,24 @@ def export(
     run: Annotated[Path, typer.Argument(help="Run of `pl generate` or `pl refine`.")],
     out: Out,
     to: Annotated[str, typer.Option(help="Exporter that writes the masks.")] = "grey",
-    overwrite: Overwrite = False, quiet: Quiet = False, json: Json = False, debug: Debug = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Parameter of the exporter, as key=value. `pl methods NAME` lists them.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    overwrite: Overwrite = False, new: New = False, wait: Wait = False,
+    quiet: Quiet = False, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
     """Write the masks of a run in the format that another trainer reads."""
 
     def work() -> Any:
         from pseudolabel import export
 
-        return export(run, out, to=to, overwrite=overwrite, quiet=quiet)
+        return export(run, out, to=to, overrides=set_ or (), overwrite=overwrite, new=new, wait=wait,
+                      quiet=quiet)  # fmt: skip
 
     _run(work, json, debug, "export")
 

@@ -6,10 +6,10 @@ Class ids: 0 background, 1..C foreground, 255 ignore. Sizes are height first.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pseudolabel.errors import DataError
 
@@ -294,3 +294,73 @@ class ObjectiveValue:
 
     loss: Tensor
     figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class ExportItem:
+    """One image of a run, as an exporter is handed it.
+
+    Attributes:
+        id: unique text.
+        labels: ascending foreground ids that the run made maps of; empty for an image without a class.
+        mask: (H, W) uint8 class ids: 0 background, 1..C, 255 ignore.
+        record: the image's file and ground truth; None unless the exporter `wants` "images".
+        maps: for each branch the stored raw maps (K, H, W); None unless the exporter `wants` "maps".
+    """
+
+    id: str
+    labels: tuple[int, ...]
+    mask: NDArray[np.uint8]
+    record: ImageRecord | None = None
+    maps: tuple[Scores, ...] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image as shown."""
+        return (int(self.mask.shape[0]), int(self.mask.shape[1]))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an exporter gives back.
+
+    Attributes:
+        wrote: what was written, JSON-able.
+        lost: a sentence for each thing that the form cannot hold; empty where every id of every mask is kept.
+    """
+
+    wrote: Mapping[str, Any]
+    lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ImportItem:
+    """One image that an importer has read.
+
+    Attributes:
+        id: unique text, that of the image.
+        mask: (H, W) uint8 class ids, or None where there are only maps.
+        labels: ascending foreground ids, or None: those of the maps, or else those that the mask holds.
+        maps: for each branch raw maps (K, h, w) float32, in ascending order of their ids; or None.
+    """
+
+    id: str
+    mask: NDArray[np.uint8] | None = None
+    labels: tuple[int, ...] | None = None
+    maps: tuple[Scores, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an importer gives.
+
+    Attributes:
+        space: the classes of masks and maps.
+        items: one by one; read once.
+        lost: a sentence for each thing of the source that a run folder cannot hold; complete once all items
+            were taken.
+    """
+
+    space: LabelSpace
+    items: Iterable[ImportItem]
+    lost: Sequence[str] = ()

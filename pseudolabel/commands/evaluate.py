@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pseudolabel import console
 from pseudolabel.errors import DataError, UsageError
+from pseudolabel.recipes.overrides import Overrides
 from pseudolabel.runs import disk, layout
 from pseudolabel.runs.run import Run
 from pseudolabel.scoring.evaluation import Evaluation, evaluated
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pseudolabel.recipes.steps import ReaderStep
 
 
-def evaluate(
+def evaluate(  # long: a dozen arguments, each with its line
     run: Path | str | None = None,
     *,
     masks: Path | str | None = None,
@@ -31,7 +32,7 @@ def evaluate(
     data: ReaderStep | None = None,
     reference: Path | str | None = None,
     average_over: Sequence[str] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     limit: int | None = None,
     out: Path | str | None = None,
     workers: int = 2,
@@ -106,7 +107,7 @@ def evaluate(
 def _refuse_untrue(judged: Truth, folder: Path, truth: Path, within: Collection[str] | None) -> None:
     """Refuse masks that have no ground truth."""
     known = {record.id for record in judged.records}
-    extra = [one for one in (png_ids(folder) if within is None else sorted(within)) if one not in known]
+    extra = [item for item in (png_ids(folder) if within is None else sorted(within)) if item not in known]
     if extra:
         raise DataError(
             f"{folder}: {len(extra)} masks have no ground truth in {truth}: {listed(extra)}; "

@@ -16,6 +16,7 @@ from pseudolabel import console
 from pseudolabel.errors import UsageError
 from pseudolabel.metrics.confusion import averaged_ids
 from pseudolabel.recipes import composition
+from pseudolabel.recipes.overrides import Overrides
 from pseudolabel.runs import disk, layout
 from pseudolabel.runs.run import Run
 from pseudolabel.scoring import sweeping, threshold_picks
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 GRID = tuple(round(0.02 * step, 2) for step in range(1, 31))  # 0.02 to 0.60, scores in 0..1
 
 
-def sweep(
+def sweep(  # long: ten arguments, each with its line
     run: Path | str,
     *,
     reference: Path | str | None = None,
@@ -39,7 +40,7 @@ def sweep(
     average_over: Sequence[str] | None = None,
     pick_on: Sequence[str] = (),
     data: ReaderStep | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     limit: int | None = None,
     workers: int = 2,
     quiet: bool = False,

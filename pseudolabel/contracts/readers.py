@@ -4,11 +4,13 @@ A component from another package is tested as soon as its entry point is install
 `pseudolabel.contracts.oracles`) is called with an empty folder, writes a small data set there whose list is
 not in alphabetical order, and returns the reader's settings and a function that says, without the reader,
 what must come out: class names (the background alone where the reader knows no classes), and (id, labels,
-mask as (H, W) uint8 or None) in the order of the list.
+mask as (H, W) uint8 or None) in the order of the list. A record's mask is the path of a PNG or a mask source
+(`pseudolabel.records.MaskSource`), for instance of polygons.
 """
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from pseudolabel import registry
 from pseudolabel.contracts.inputs import beyond_bounds
 from pseudolabel.contracts.oracles import oracle_of
 from pseudolabel.images import read_image, read_size
-from pseudolabel.masks import read_mask
+from pseudolabel.masks import mask_digest, read_mask
 from pseudolabel.records import BACKGROUND, IGNORE, Dataset, ImageRecord
 from pseudolabel.registry import Component
 
@@ -79,6 +81,21 @@ def test_images_are_there_and_masks_fit(sample: Sample) -> None:
             assert mask.shape == size, record.id
             known = range(1, sample.dataset.space.foreground + 1) if record.labels is None else record.labels
             assert set(np.unique(mask).tolist()) <= {BACKGROUND, IGNORE, *known}, record.id
+
+
+def test_masks_have_a_digest_and_travel_to_worker_processes(sample: Sample) -> None:
+    sources = [record.mask for record in sample.dataset.records if record.mask is not None]
+    digests = [mask_digest(source) for source in sources]
+    masks = [read_mask(source) for source in sources]
+    for source, digest, mask in zip(sources, digests, masks, strict=True):
+        assert len(str(source).splitlines()) == 1
+        assert len(str(source)) < 300, "this text names the mask in messages"
+        sent = pickle.loads(pickle.dumps(source))
+        assert sent == source
+        assert mask_digest(sent) == digest
+        np.testing.assert_array_equal(read_mask(sent), mask)
+    contents = {(mask.shape, mask.tobytes()) for mask in masks}
+    assert len(set(digests)) >= len(contents), "two masks that differ have two digests"
 
 
 def test_parts_divide_what_the_mask_shows(sample: Sample) -> None:

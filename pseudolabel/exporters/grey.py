@@ -14,14 +14,12 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pseudolabel import masks
 from pseudolabel.errors import DataError
-from pseudolabel.records import IGNORE, LabelSpace
+from pseudolabel.records import IGNORE, Exported, ExportItem, LabelSpace
 from pseudolabel.registry import Parameters, component
 from pseudolabel.runs import disk, layout
 
@@ -31,38 +29,33 @@ class Grey(Parameters):
 
 
 @component(Grey)
-def grey(
-    items: Iterable[tuple[str, NDArray[np.uint8]]], space: LabelSpace, out: Path, params: Grey
-) -> dict[str, Any]:
+def grey(items: Iterable[ExportItem], space: LabelSpace, out: Path, params: Grey) -> Exported:
     """Write masks, lists, class names and what a reader must know about them.
 
     Args:
-        items: (id, mask (H, W) uint8 of 0..C and 255), taken one by one; ids unique.
+        items: images of a run, taken one by one; ids unique.
         space: the class names.
         out: the folder; files of the same names are replaced.
         params: see `Grey`.
 
     Returns:
-        What stands in about.json, `sizes` excepted.
+        `wrote`: what stands in about.json, `sizes` excepted. Nothing is lost.
 
     Raises:
         DataError: a value outside the classes, an id that makes no file name or no line of a list, two
             ids that meet in one file name.
         MachineError: it cannot be written.
     """
-    for name in space.names:
-        if len(name.splitlines()) != 1:
-            raise DataError(f"class {name!r} makes no line of a list; rename it")
     counts = np.zeros(256, np.int64)
     sizes: dict[str, list[int]] = {}
-    met: dict[str, str] = {}
-    for item, mask in items:
-        path = out / layout.mask_file(item)
-        _check_id(item, met)
-        masks.check_values(mask, space, path)
-        disk.write_bytes(path, masks.encode_grey(mask))
-        counts += np.bincount(mask.ravel(), minlength=256)
-        sizes[item] = [int(side) for side in mask.shape]
+    folded_ids: dict[str, str] = {}
+    for item in items:
+        path = out / layout.mask_file(item.id)
+        _check_id(item.id, folded_ids)
+        masks.check_values(item.mask, space, path)
+        disk.write_bytes(path, masks.encode_grey(item.mask))
+        counts += np.bincount(item.mask.ravel(), minlength=256)
+        sizes[item.id] = list(item.size)
     about = {
         "form": "8-bit grey PNG, one channel, size of the image as shown",
         "numbering": "B0: background 0, classes 1 to N",
@@ -76,16 +69,14 @@ def grey(
     disk.write_text(out / "list.txt", "".join(f"{item}\n" for item in sizes))
     disk.write_text(out / layout.CLASSES, space.text())
     disk.write_json(out / "about.json", {**about, "sizes": sizes})
-    return about
+    return Exported(about)
 
 
-def _check_id(item: str, met: dict[str, str]) -> None:
-    parts = item.split("/")
-    if not item or any(part in ("", ".", "..") for part in parts) or "\0" in item:
-        raise DataError(f"id {item!r} makes no file name inside the folder; rename the image")
+def _check_id(item: str, folded_ids: dict[str, str]) -> None:
     if item != item.strip() or len(item.splitlines()) != 1:
         raise DataError(f"id {item!r} makes no line of a list (blanks at its ends, line breaks); rename it")
-    same = unicodedata.normalize("NFC", item).casefold()
-    if same in met:
-        raise DataError(f"ids {met[same]!r} and {item!r} meet in one file name on some systems; rename one")
-    met[same] = item
+    folded = unicodedata.normalize("NFC", item).casefold()
+    if folded in folded_ids:
+        other = folded_ids[folded]
+        raise DataError(f"ids {other!r} and {item!r} meet in one file name on some systems; rename one")
+    folded_ids[folded] = item

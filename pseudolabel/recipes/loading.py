@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
 from pseudolabel import registry
 from pseudolabel.errors import UsageError
@@ -24,6 +24,7 @@ from pseudolabel.recipes.steps import REFUSED, Step
 from pseudolabel.recipes.yaml import Source, read
 
 M = TypeVar("M", bound=Section)
+S = TypeVar("S", bound=Step)
 
 
 def load_recipe(source: Path | str | Mapping[str, Any] | M, model: type[M], overrides: Overrides = ()) -> M:
@@ -63,6 +64,24 @@ def load_recipe(source: Path | str | Mapping[str, Any] | M, model: type[M], over
         ]
         raise UsageError("\n".join(dict.fromkeys(lines)))
     return recipe
+
+
+def load_step(step: type[S], name: str, overrides: Overrides = ()) -> S:
+    """One component with its parameters, which no recipe names.
+
+    Args:
+        step: the kind of the component.
+        name: of the component.
+        overrides: its parameters, `quality=80` and the like.
+
+    Raises:
+        UsageError: an unknown component, or a line for each fault of the parameters.
+    """
+    registry.get(step.kind, name)  # refuses an unknown name without a place
+    model = create_model("Chosen", __base__=Section, **{name: (step, ...)})  # type: ignore[call-overload]
+    recipe = load_recipe({name: {step.key: name}}, model, [f"{name}.{text}" for text in as_texts(overrides)])
+    chosen: S = getattr(recipe, name)
+    return chosen
 
 
 def plain_data(recipe: BaseModel) -> dict[str, Any]:

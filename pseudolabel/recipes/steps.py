@@ -120,6 +120,20 @@ class ObjectiveStep(Step):
     name: str
 
 
+class ExporterStep(Step):
+    """An exporter; its parameters come from `--set`."""
+
+    kind = "exporters"
+    name: str
+
+
+class ImporterStep(Step):
+    """An importer; its parameters come from `--set`."""
+
+    kind = "importers"
+    name: str
+
+
 def step_data(key: str, step: StepLike) -> dict[str, Any]:
     """A step of a call in Python as a recipe holds it.
 

@@ -58,10 +58,10 @@ class Lock:
         Raises:
             MachineError: the token in the lock file is another's.
         """
-        found = _holder(self.folder)
-        if not found and self._kernel:
+        holder = _holder(self.folder)
+        if not holder and self._kernel:
             return  # somebody removed the file; the lock holds
-        if found.get("token") != self.token:
+        if holder.get("token") != self.token:
             raise MachineError(
                 f"{self.folder}: another process has written here meanwhile; start again in a new folder"
             )
@@ -85,7 +85,7 @@ class Lock:
 
     def _take(self, wait: bool) -> int | None:
         path = self.folder / LOCK
-        told = False
+        announced = False
         while True:
             fault_plan.trip("write", path)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -98,9 +98,9 @@ class Lock:
                         f"{self.folder}: in use by {_who(self.folder)}; wait for it (--wait) "
                         "or choose another folder"
                     ) from None
-                if not told:
+                if not announced:
                     console.say(f"{self.folder}: in use by {_who(self.folder)}; waiting")
-                    told = True
+                    announced = True
                 time.sleep(PAUSE)
                 continue
             except OSError as error:
@@ -149,16 +149,16 @@ os.register_at_fork(after_in_child=_forget_all)
 def _holder(folder: Path) -> dict[str, Any]:
     """What the holder wrote; empty while it has not yet."""
     try:
-        found = json.loads((folder / LOCK).read_bytes())
+        holder = json.loads((folder / LOCK).read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return holder if isinstance(holder, dict) else {}
 
 
 def _who(folder: Path) -> str:
     for _ in range(20):  # the winner signs within a moment
-        found = _holder(folder)
-        if "pid" in found:
-            return f"process {found['pid']} on {found['host']} since {found['start']}"
+        holder = _holder(folder)
+        if "pid" in holder:
+            return f"process {holder['pid']} on {holder['host']} since {holder['start']}"
         time.sleep(0.01)
     return "another process"

@@ -53,7 +53,7 @@ def offsets(path: Path) -> dict[str, int]:
         DataError: the file is missing, a line lacks id or sha256, or an id stands twice.
         MachineError: it cannot be read.
     """
-    found: dict[str, int] = {}
+    places: dict[str, int] = {}
     offset = 0
     try:
         with open(path, "rb") as file:
@@ -61,15 +61,15 @@ def offsets(path: Path) -> dict[str, int]:
                 row = parsed(line) or {}
                 if not isinstance(row.get("id"), str) or not isinstance(row.get("sha256"), str):
                     raise DataError(f"{path}:{number}: is no manifest line; start again in a new folder")
-                if row["id"] in found:
+                if row["id"] in places:
                     raise DataError(
                         f"{path}:{number}: {row['id']!r} stands twice; start again in a new folder"
                     )
-                found[row["id"]] = offset
+                places[row["id"]] = offset
                 offset += len(line)
     except OSError as error:
         raise unreadable(path, error) from error
-    return found
+    return places
 
 
 def line_at(path: Path, offset: int) -> bytes:
@@ -84,7 +84,7 @@ def parsed(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        found = json.loads(line)
+        row = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return row if isinstance(row, dict) else None

@@ -9,7 +9,7 @@ Nothing but ids and offsets is held in memory, and nothing is opened before it i
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pseudolabel.recipes.overrides import Overrides
     from pseudolabel.recipes.schema import GenerateRecipe
     from pseudolabel.records import Scores
 
@@ -97,19 +98,19 @@ class Run:
         path = Path(path).expanduser()
         if not path.is_dir():
             raise UsageError(f"{path}: is no folder; give a run of `pl generate`")
-        made = [
+        present = [
             name for name in (layout.FINGERPRINT, layout.RECIPE, layout.MANIFEST) if (path / name).is_file()
         ]
-        if not made:
+        if not present:
             raise UsageError(
                 f"{path}: no {layout.MANIFEST} and no {layout.RECIPE}, so this is no run of `pl generate`; "
                 "`pl evaluate` scores a folder of masks with --masks DIR --truth DIR --classes FILE"
             )
-        if layout.FINGERPRINT in made:
+        if layout.FINGERPRINT in present:
             kind = disk.read_json(path / layout.FINGERPRINT).get("kind")
             if kind not in KINDS:
                 raise UsageError(f"{path}: made by {kind!r}; give a run of `pl generate`")
-        if layout.MANIFEST not in made:
+        if layout.MANIFEST not in present:
             raise DataError(f"{path}: no {layout.MANIFEST}, so the run is not finished; {AGAIN}")
         return cls(path, Manifest(path / layout.MANIFEST))
 
@@ -141,7 +142,7 @@ class Run:
         """
         return self.recipe_with(())
 
-    def recipe_with(self, overrides: Sequence[str]) -> GenerateRecipe:
+    def recipe_with(self, overrides: Overrides) -> GenerateRecipe:
         """The recipe with some keys replaced, as `data.root=...`.
 
         Raises:
@@ -218,9 +219,13 @@ class Run:
         """
         return self.stored(item).read(verify=verify)
 
-    def digest(self) -> str:
-        """sha256 over the ids and the digests of the masks, in order."""
-        return disk.digest([[line["id"], line["sha256"]] for line in self.manifest.lines()])
+    def digest(self, *, maps: bool = False) -> str:
+        """sha256 over ids and digests of the masks, in order; on request of the stored maps as well."""
+        rows = hashlib.sha256()
+        for line in self.manifest.lines():
+            row = [line["id"], line["sha256"], line.get("files", {}) if maps else {}]
+            rows.update(disk.json_line(row))
+        return rows.hexdigest()
 
     def _line(self, item: str) -> dict[str, Any]:
         if item not in self.manifest:

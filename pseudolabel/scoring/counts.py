@@ -44,9 +44,9 @@ class Sparse:
 
     def dense(self, shape: tuple[int, ...]) -> Counts:
         """The matrices again."""
-        found = np.zeros(math.prod(shape), np.int64)
-        found[self.places] = self.counts
-        return found.reshape(shape)
+        matrices = np.zeros(math.prod(shape), np.int64)
+        matrices[self.places] = self.counts
+        return matrices.reshape(shape)
 
 
 class Sums:
@@ -84,7 +84,7 @@ class Sums:
         self.images = [a + b for a, b in zip(self.images, other.images, strict=True)]
 
     @property
-    def whole(self) -> Counts:
+    def total(self) -> Counts:
         """(T, C+1, C+2) over all images."""
         halves = [self.named[f"half{half}"] for half in (0, 1) if self.images[half]]
         return halves[0] if len(halves) == 1 else halves[0] + halves[1]
@@ -120,14 +120,16 @@ def matrices(
     names = len(judged.space.names)
     region = np.zeros(truth.shape, np.bool_) if reference is None else reference.region(record.id, truth)
     try:
-        whole, dr, ndr = region_matrices(truth, masks, region, names)
+        everywhere, dr, ndr = region_matrices(truth, masks, region, names)
     except ValueError:
         assert record.mask is not None
         for mask in masks:
             mask_files.check_values(mask, judged.space, place)
         mask_files.check_values(truth, judged.space, record.mask)
         raise
-    counted = {"whole": whole} if reference is None else {"whole": whole, "dr": dr, "ndr": ndr}
+    counted = {"whole": everywhere}
+    if reference is not None:
+        counted |= {"dr": dr, "ndr": ndr}
     parts = judged.part(record, truth.shape)
     if parts is not None:
         counted["part"], counted["body"] = part_matrices(truth, masks, parts, names)
@@ -164,7 +166,7 @@ def count(
     one_chunk = functools.partial(_chunk, count_one, keep)
     with (
         console.progress(total, what, quiet) as bar,
-        pool(one_chunk, lambda _, made: made, workers=workers, processes=processes) as submit,
+        pool(one_chunk, lambda _, sums: sums, workers=workers, processes=processes) as submit,
     ):
         waiting: deque[Future[Sums]] = deque()
 
@@ -208,10 +210,10 @@ def _chunks(jobs: Iterable[tuple[str, Job]]) -> Iterator[tuple[tuple[str, Job], 
     Raises:
         DataError: an id stands twice.
     """
-    taken, seen = iter(jobs), set[str]()
-    while chunk := tuple(itertools.islice(taken, CHUNK)):
+    left, ids = iter(jobs), set[str]()
+    while chunk := tuple(itertools.islice(left, CHUNK)):
         for item, _ in chunk:
-            if item in seen:
+            if item in ids:
                 raise DataError(f"{item}: stands twice in the list; list each image once")
-            seen.add(item)
+            ids.add(item)
         yield chunk

@@ -117,14 +117,14 @@ def evaluated(
     sums = _count(judged, folder, reference, workers, quiet)
     readings: dict[str, dict[str, Any]] = {}
     for reading in READINGS:
-        found = figures(
-            sums.whole[0],
+        computed = figures(
+            sums.total[0],
             reading,
             dr=_named(sums, "dr"),
             ndr=_named(sums, "ndr"),
             average_over=chosen,
         )
-        readings[reading] = {**found.plain(judged.space), "parts": _parts(sums, reading, chosen)}
+        readings[reading] = {**computed.plain(judged.space), "parts": _parts(sums, reading, chosen)}
     return Evaluation(
         images=len(judged.records),
         **readings[DEFAULT],
@@ -178,13 +178,13 @@ def _parts(sums: Sums, reading: Reading, chosen: Sequence[int] | None) -> dict[s
     part, body = _named(sums, "part"), _named(sums, "body")
     if part is None or body is None:
         return None
-    found = figures(sums.whole[0], reading, dr=part, ndr=body, average_over=chosen)
+    computed = figures(sums.total[0], reading, dr=part, ndr=body, average_over=chosen)
     return {
-        "part_recall": defined(found.dr_recall),
-        "body_recall": defined(found.ndr_recall),
+        "part_recall": defined(computed.dr_recall),
+        "body_recall": defined(computed.ndr_recall),
         "pooled": {
-            "part_recall": defined(found.pooled["dr_recall"]),
-            "body_recall": defined(found.pooled["ndr_recall"]),
+            "part_recall": defined(computed.pooled["dr_recall"]),
+            "body_recall": defined(computed.pooled["ndr_recall"]),
         },
         "pixels": {"part": int(part.sum()), "body": int(body.sum())},
     }
@@ -194,7 +194,7 @@ def _interval(sums: Sums, judged: Truth, chosen: Sequence[int] | None) -> dict[s
     """Spread of the default reading's mIoU over images; None where the set is too large to keep."""
     if not sums.each:
         return None
-    shape = sums.whole[0].shape
+    shape = sums.total[0].shape
     each = np.stack([sums.each[record.id].dense(shape) for record in judged.records])
     low, high = miou_interval(each, draws=DRAWS, level=LEVEL, average_over=chosen)
     return {"low": defined(low), "high": defined(high), "level": LEVEL, "draws": DRAWS}

@@ -49,7 +49,7 @@ class ReferenceMaps:
             meta: dict[str, Any] = self._file.metadata() or {}
             self.threshold = float(meta["threshold"])
             self.rule: Rule = meta["rule"]
-            self.classes = {one: tuple(ids) for one, ids in json.loads(meta["ids"]).items()}
+            self.classes = {item: tuple(ids) for item, ids in json.loads(meta["ids"]).items()}
         except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path}: holds no reference maps ({type(error).__name__}: {error}); make them with "
@@ -70,7 +70,7 @@ class ReferenceMaps:
         Raises:
             DataError: the images without reference maps, counted and the first named.
         """
-        missing = [one for one in ids if one not in self.classes]
+        missing = [item for item in ids if item not in self.classes]
         if missing:
             raise DataError(
                 f"{self.path.name}: {len(missing)} images have no reference maps: {listed(missing)}; make "

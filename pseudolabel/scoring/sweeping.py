@@ -11,6 +11,7 @@ from typing import Any
 from pseudolabel.errors import UsageError
 from pseudolabel.metrics.confusion import Counts, defined, figures
 from pseudolabel.recipes import composition
+from pseudolabel.recipes.overrides import Overrides, as_texts
 from pseudolabel.runs.run import Run
 from pseudolabel.scoring import threshold_picks
 from pseudolabel.scoring.counts import Sums
@@ -72,7 +73,7 @@ class Place:
     swept: Swept | None = None
 
 
-def place_of(on: str, run: Run, swept: Swept, overrides: Sequence[str]) -> Place:
+def place_of(on: str, run: Run, swept: Swept, overrides: Overrides) -> Place:
     """What a word of --pick-on names.
 
     Raises:
@@ -82,10 +83,10 @@ def place_of(on: str, run: Run, swept: Swept, overrides: Sequence[str]) -> Place
         return Place(on)
     if on.lstrip("-").isdigit():
         return Place(on, count=int(on))
-    there, keys = run, [*overrides, f"data.split={on}"]
+    there, keys = run, [*as_texts(overrides), f"data.split={on}"]
     if Path(on).is_dir() or "/" in on:
         try:
-            there, keys = Run.open(on), list(overrides)
+            there, keys = Run.open(on), list(as_texts(overrides))
         except UsageError as error:
             raise UsageError(
                 f"--pick-on {on}: no run of `pl generate` ({error}); give its folder, a split, a number, "
@@ -109,13 +110,13 @@ def picked(
     """A row for every rule and place that a threshold comes from."""
     if not places:
         return []
-    scored = threshold_picks.Scored(sums.each, sums.whole.shape, swept.values, chosen)
+    scored = threshold_picks.Scored(sums.each, sums.total.shape, swept.values, chosen)
     rows: list[dict[str, Any]] = []
     for place in places:
         if place.run is not None and place.swept is not None:
-            counts = count(place.run, place.swept, keep=False, workers=workers, quiet=quiet).whole
-            seen = {record.id for record in place.swept.judged.records}
-            rows.append(threshold_picks.by_other_images(scored, place.on, counts, seen))
+            counts = count(place.run, place.swept, keep=False, workers=workers, quiet=quiet).total
+            picked_ids = {record.id for record in place.swept.judged.records}
+            rows.append(threshold_picks.by_other_images(scored, place.on, counts, picked_ids))
         elif place.count is not None:
             rows.append(threshold_picks.by_few_images(scored, place.count))
         else:
@@ -137,7 +138,7 @@ def swept_result(
         reference: the `ReferenceMaps`, or None.
     """
     rows = [_row(sums, index, value, chosen) for index, value in enumerate(swept.values)]
-    best = best_of(mious(sums.whole, chosen))
+    best = best_of(mious(sums.total, chosen))
     judged, background = swept.judged, swept.recipe.background
     return Sweep(
         rows=rows,
@@ -160,15 +161,15 @@ def _row(sums: Sums, index: int, value: float, chosen: Sequence[int] | None) -> 
     def named(name: str) -> Counts | None:
         return sums.named[name][index] if name in sums.named else None
 
-    found = figures(sums.whole[index], dr=named("dr"), ndr=named("ndr"), average_over=chosen)
+    scored = figures(sums.total[index], dr=named("dr"), ndr=named("ndr"), average_over=chosen)
     row = {
         "threshold": value,
-        "classes_averaged": found.classes_averaged,
-        **{name: defined(getattr(found, name)) for name in FIGURES},
-        **{name: defined(legacy) for name, legacy in found.legacy.items()},
+        "classes_averaged": scored.classes_averaged,
+        **{name: defined(getattr(scored, name)) for name in FIGURES},
+        **{name: defined(legacy) for name, legacy in scored.legacy.items()},
     }
     if "part" in sums.named:
-        planted = figures(sums.whole[index], dr=named("part"), ndr=named("body"), average_over=chosen)
+        planted = figures(sums.total[index], dr=named("part"), ndr=named("body"), average_over=chosen)
         row |= {"part_recall": defined(planted.dr_recall), "body_recall": defined(planted.ndr_recall)}
     return row
 

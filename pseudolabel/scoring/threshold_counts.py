@@ -137,7 +137,7 @@ def _masks(
     folder = recipe.output.superpixels
     with kept_in(None if folder is None else Path(folder)):
         refined = postprocessing.combine(
-            maps, image, [one.refine for one in recipe.maps], recipe.fuse, record.id
+            maps, image, [branch.refine for branch in recipe.maps], recipe.fuse, record.id
         )
         masks = postprocessing.sweep(
             refined, image, recipe.background, swept.values, recipe.postprocess, record.id

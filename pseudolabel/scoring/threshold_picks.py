@@ -43,22 +43,22 @@ class Scored:
     values: Sequence[float]
     average_over: Sequence[int] | None
 
-    def whole(self, ids: Sequence[str]) -> Counts:
+    def summed(self, ids: Sequence[str]) -> Counts:
         """(T, C+1, C+2) summed over some images."""
         total = np.zeros(math.prod(self.shape), np.int64)
-        for one in ids:
-            total[self.each[one].places] += self.each[one].counts
+        for item in ids:
+            total[self.each[item].places] += self.each[item].counts
         return total.reshape(self.shape)
 
     def at(self, index: int, ids: Sequence[str]) -> Counts:
         """(N, C+1, C+2) of some images at one threshold."""
         size = math.prod(self.shape[1:])
-        found = np.zeros((len(ids), size), np.int64)
-        for row, one in zip(found, ids, strict=True):
-            sparse = self.each[one]
+        matrices = np.zeros((len(ids), size), np.int64)
+        for row, item in zip(matrices, ids, strict=True):
+            sparse = self.each[item]
             inside = (sparse.places >= index * size) & (sparse.places < (index + 1) * size)
             row[sparse.places[inside] - index * size] = sparse.counts[inside]
-        return found.reshape(len(ids), *self.shape[1:])
+        return matrices.reshape(len(ids), *self.shape[1:])
 
     def mious(self, counts: Counts) -> NDArray[np.float64]:
         """(T,) mIoU of (T, C+1, C+2); NaN where undefined."""
@@ -66,16 +66,16 @@ class Scored:
 
     def report(self, index: int, ids: Sequence[str]) -> dict[str, Any]:
         """What one threshold is worth on some images, and what the best one is."""
-        found = self.mious(self.whole(ids))
-        best = best_of(found)
+        worth = self.mious(self.summed(ids))
+        best = best_of(worth)
         low, high = miou_interval(self.at(index, ids), level=LEVEL, average_over=self.average_over)
         return {
             "threshold": self.values[index],
-            "miou": defined(float(found[index])),
+            "miou": defined(float(worth[index])),
             "interval": [defined(low), defined(high)],
             "interval_over": "images",
-            "oracle": None if best is None else {"threshold": self.values[best], "miou": float(found[best])},
-            "gap": None if best is None else defined(float(found[best] - found[index])),
+            "oracle": None if best is None else {"threshold": self.values[best], "miou": float(worth[best])},
+            "gap": None if best is None else defined(float(worth[best] - worth[index])),
             "images": len(ids),
         }
 
@@ -83,7 +83,7 @@ class Scored:
 def mious(counts: Counts, average_over: Sequence[int] | None) -> NDArray[np.float64]:
     """(T,) mIoU of (T, C+1, C+2), 255 read as background; NaN where undefined."""
     classes = range(counts.shape[1]) if average_over is None else average_over
-    return np.array([mean(one, classes)[0] for one in iou(read(counts, "background"))])
+    return np.array([mean(row, classes)[0] for row in iou(read(counts, "background"))])
 
 
 def best_of(values: NDArray[np.float64]) -> int | None:
@@ -91,30 +91,30 @@ def best_of(values: NDArray[np.float64]) -> int | None:
     return None if np.isnan(values).all() else int(np.nanargmax(values))
 
 
-def by_other_images(scored: Scored, on: str, counts: Counts, seen: set[str]) -> dict[str, Any]:
+def by_other_images(scored: Scored, on: str, counts: Counts, ids: set[str]) -> dict[str, Any]:
     """The best threshold of other images, on those of ours that are not among them.
 
     Args:
         scored: our images.
         on: what the others are called.
         counts: (T, C+1, C+2) summed over them.
-        seen: their ids.
+        ids: of the others.
 
     Raises:
         UsageError: they have no mIoU, or all of ours are among them.
     """
-    ours = [one for one in scored.each if one not in seen]
+    ours = [item for item in scored.each if item not in ids]
     if not ours:
         raise UsageError(
             f"--pick-on {on}: all {len(scored.each)} images of the run are among those picked on, so none is "
             "left to report on; take another split, a number, or free"
         )
-    found = scored.mious(counts)
-    best = best_of(found)
+    worth = scored.mious(counts)
+    best = best_of(worth)
     if best is None:
-        raise UsageError(f"--pick-on {on}: its {len(seen)} images have no defined mIoU")
-    row = {"rule": "largest mIoU", "on": on, "sees_truth": True, "images_picked": len(seen)}
-    return row | {"miou_picked": float(found[best])} | scored.report(best, ours)
+        raise UsageError(f"--pick-on {on}: its {len(ids)} images have no defined mIoU")
+    row = {"rule": "largest mIoU", "on": on, "sees_truth": True, "images_picked": len(ids)}
+    return row | {"miou_picked": float(worth[best])} | scored.report(best, ours)
 
 
 def by_few_images(scored: Scored, count: int, seed: int = 0) -> dict[str, Any]:
@@ -129,11 +129,11 @@ def by_few_images(scored: Scored, count: int, seed: int = 0) -> dict[str, Any]:
             f"--pick-on {count}: the run has {len(ids)} images; take 1 to {len(ids) - 1}, so that one "
             "is left to report on"
         )
-    everything = scored.whole(ids)
+    everything = scored.summed(ids)
     random = np.random.default_rng(draws.seed_of("pick", seed, count))
     picked, worth, gaps = [], [], []
     for _ in range(REPEATS):
-        few = scored.whole([ids[place] for place in random.choice(len(ids), count, replace=False)])
+        few = scored.summed([ids[place] for place in random.choice(len(ids), count, replace=False)])
         best = best_of(scored.mious(few))
         others = scored.mious(everything - few)
         oracle = best_of(others)

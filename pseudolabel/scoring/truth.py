@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,12 +58,12 @@ class Truth:
         """
         if self.parts is None:
             return None
-        found = mask_files.read_mask(self.parts / f"{record.id}.png")
-        if found.shape != shape:
+        mask = mask_files.read_mask(self.parts / f"{record.id}.png")
+        if mask.shape != shape:
             raise DataError(
-                f"{self.parts / record.id}.png: part mask is {size(found.shape)}, its truth {size(shape)}"
+                f"{self.parts / record.id}.png: part mask is {size(mask.shape)}, its truth {size(shape)}"
             )
-        return found
+        return mask
 
 
 def of_reader(step: ReaderStep, limit: int | None = None, within: Collection[str] | None = None) -> Truth:
@@ -123,14 +124,14 @@ def of_folder(
             raise DataError(f"{folder}: holds no ground truth (no .png); give the folder of the true masks")
     else:
         ids = _listed_ids(listing)
-        missing = [one for one in ids if not (folder / f"{one}.png").is_file()]
+        missing = [item for item in ids if not (folder / f"{item}.png").is_file()]
         if missing:
             raise DataError(
                 f"{folder}: {len(missing)} of {len(ids)} listed images have no ground truth: "
                 f"{listed(missing)}; add their masks, or leave them out of the list"
             )
-    places = ((one, folder / f"{one}.png") for one in ids)
-    records = _within([ImageRecord(one, path, None, path) for one, path in places], within)[:limit]
+    places = ((item, folder / f"{item}.png") for item in ids)
+    records = _within([ImageRecord(item, path, None, path) for item, path in places], within)[:limit]
     if not records:
         raise DataError(f"{folder}: its masks share no image with the run")
     return Truth(records, space, None, None, "folder", len(ids))
@@ -187,8 +188,8 @@ def _listed_ids(path: Path) -> list[str]:
     ids = [line.strip() for line in text.splitlines() if line.strip()]
     if not ids:
         raise DataError(f"{path}: lists no image")
-    seen: set[str] = set()
-    twice = [one for one in ids if one in seen or seen.add(one)]  # type: ignore[func-returns-value]
+    counts = Counter(ids)
+    twice = [item for item in counts if counts[item] > 1]
     if twice:
         raise DataError(f"{path}: {len(twice)} ids are listed twice: {listed(twice)}; list each once")
     return ids

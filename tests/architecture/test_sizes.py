@@ -13,9 +13,9 @@ FUNCTION = 60  # lines, unless a comment on the line of `def` says why it is lon
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "manager", "managers", "handler"}
 
 NOT_YET = {  # functions and files whose rebuild is under way
-    "classifier/loading.py", "commands/evaluate.py", "commands/generate.py",
+    "classifier/loading.py", "commands/generate.py",
     "commands/preview.py", "commands/reference.py",
-    "commands/refine.py", "commands/sweep.py",
+    "commands/refine.py",
     "commands/predict.py",
 }  # fmt: skip
 

@@ -21,8 +21,16 @@ from pseudolabel import masks
 from tests.pseudolabel.commands.untrained import NAMES, image, recipe, save_tiny
 
 HERE = Path(__file__).parent
-COMPONENTS = ["strongest_votes", "gamma", "margin"]
-SUITES = [f"pseudolabel.contracts.{kind}" for kind in ("methods", "refiners", "backgrounds")]
+CHECKOUT = HERE.parents[1]  # an installed copy may be of another one
+COMPONENTS = {
+    "methods": "strongest_votes",
+    "refiners": "gamma",
+    "backgrounds": "margin",
+    "readers": "polygons",
+    "exporters": "raw_ids",
+    "importers": "raw_folder",
+}
+SUITES = [f"pseudolabel.contracts.{kind}" for kind in COMPONENTS]
 
 
 def install(site: Path, name: str = "acme-components", entries: dict[str, str] | None = None) -> Path:
@@ -44,7 +52,7 @@ def install(site: Path, name: str = "acme-components", entries: dict[str, str] |
 
 def run(site: Path, *command: str, module: str = "pseudolabel.cli") -> subprocess.CompletedProcess[str]:
     """A command in a process of its own that sees what is installed in `site`."""
-    environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{CHECKOUT}", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", module, *command],
         cwd=site, env=environment, capture_output=True, text=True, check=False,
@@ -86,7 +94,7 @@ def small(root: Path) -> dict[str, Any]:
 
 def test_they_are_listed_with_formula_and_source(site: Path) -> None:
     listed = json.loads(run(site, "methods", "--json").stdout)
-    for kind, name in zip(("methods", "refiners", "backgrounds"), COMPONENTS, strict=True):
+    for kind, name in COMPONENTS.items():
         assert listed[kind][name]["formula"]
         assert listed[kind][name]["source"]
     output = run(site, "methods", "margin").stdout
@@ -113,13 +121,63 @@ def test_a_recipe_uses_them(site: Path, tmp_path: Path) -> None:
     assert len(labels) >= 3, "the masks must show several outcomes"
 
 
+@pytest.fixture
+def drawn(tmp_path: Path, site: Path) -> Path:
+    """A run on the package's reader, whose ground truth is polygons."""
+    root = tmp_path / "data"
+    root.mkdir()
+    rectangle = [[4, 4], [40, 4], [40, 30], [4, 30]]
+    listed = {"p0": [["cat", rectangle]], "p1": [["sheep", [[9, 9], [50, 9], [30, 38]]], ["cat", rectangle]]}
+    for index, item in enumerate(listed):
+        image(index, (40, 56)).save(root / f"{item}.png")
+    (root / "polygons.json").write_text(json.dumps({"classes": list(NAMES[1:]), "images": listed}))
+    save_tiny(root / "run")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe(root, data={"reader": "polygons", "root": str(root)})))
+    done = run(site, "generate", str(path), "-o", str(tmp_path / "out"), "--workers", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "out"
+
+
+def test_polygons_are_ground_truth_everywhere(site: Path, drawn: Path) -> None:
+    done = run(site, "evaluate", str(drawn), "--json")
+    assert done.returncode == 0, done.stderr
+    scored = json.loads(done.stdout)
+    assert scored["images"] == 2
+    assert 0 < scored["miou"] < 1
+    assert scored["iou"]["dog"] is None or scored["iou"]["dog"] == 0
+    swept = run(site, "sweep", str(drawn), "--thresholds", "0.2,0.5", "--workers", "0", "--json")
+    assert swept.returncode == 0, swept.stderr
+    assert len(json.loads(swept.stdout)["rows"]) == 2
+
+
+def test_set_reaches_the_parameters_of_an_exporter_and_its_fingerprint(
+    site: Path, drawn: Path, tmp_path: Path
+) -> None:
+    command = ("export", str(drawn), "-o", str(tmp_path / "raw"), "--to", "raw_ids")
+    plain = run(site, *command, "--json")
+    assert plain.returncode == 0, plain.stderr
+    assert json.loads(plain.stdout)["lost"] == []
+    other = run(site, *command, "--set", "ignore=9")
+    assert other.returncode == 2
+    assert "parameters.ignore: 255 -> 9" in other.stderr
+    wrong = run(site, *command, "--set", "ignore=256")
+    assert wrong.returncode == 2
+    assert "ignore: 256 is not at most 255" in wrong.stderr
+    moved = run(site, *command, "--set", "ignore=9", "--overwrite", "--json")
+    assert json.loads(moved.stdout)["lost"] == ["pixels of 255 are written as 9"]
+    stored = np.load(tmp_path / "raw" / "p0.npy")
+    mask = masks.read_mask(drawn / "masks" / "p0.png")
+    np.testing.assert_array_equal(stored, np.where(mask == 255, 9, mask))
+
+
 def test_the_shipped_suites_hold_them_to_their_oracles(site: Path) -> None:
-    done = suite(site, *COMPONENTS)
+    done = suite(site, *COMPONENTS.values())
     assert done.returncode == 0, done.stdout
     (passed,) = [
         int(part.split()[0]) for part in done.stdout.splitlines()[-1].split(", ") if "passed" in part
     ]
-    assert passed > 60
+    assert passed > 90
     path = site / "acme_components" / "oracles.py"
     path.write_text(path.read_text().replace("behind + margin", "behind + 1.01 * margin"))
     wrong = suite(site, "(margin and oracle)")

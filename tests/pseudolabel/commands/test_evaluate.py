@@ -13,6 +13,7 @@ from pseudolabel.commands.evaluate import evaluate
 from pseudolabel.errors import DataError, UsageError
 from pseudolabel.masks import write_mask
 from pseudolabel.records import Dataset, ImageRecord, LabelSpace
+from pseudolabel.runs import disk, layout
 from tests.golden.worked_example import ABSTAINING, PREDICTION, REGION, TRUTH
 from tests.oracles import metrics as oracles
 from tests.pseudolabel.finished_run import seal
@@ -312,3 +313,25 @@ def test_arguments_that_do_not_fit_together_are_refused(folder):
         evaluate(masks=folder.root / "masks", truth=folder.root / "truth")
     with pytest.raises(UsageError, match=r"no recipe\.yaml"):
         evaluate(folder.root)
+
+
+def test_a_run_is_scored_on_what_it_was_asked_for(folder, capsys):
+    """Its list and its limit; an image that it could not do is missing, not left out."""
+    seal(folder.root, IDS[:3], NAMES)
+    given = {"truth": folder.root / "truth", "classes": folder.names()}
+    assert evaluate(folder.root, **given).as_dict() == {
+        **folder.score(limit=3, listing=list_of(folder, IDS)),
+        "labels": None,
+    }
+    assert "was asked for 3 of the 5 listed images" in capsys.readouterr().err
+    assert evaluate(folder.root, **given, limit=2, quiet=True).images == 2
+    disk.write_json_lines(folder.root / layout.PROBLEMS, [{"file": "e", "code": "unreadable"}])
+    (folder.root / "masks" / "e.png").unlink()
+    with pytest.raises(DataError, match="1 of 4 images have no mask: e; a score covers every listed image"):
+        evaluate(folder.root, **given, quiet=True)
+
+
+def list_of(folder, ids):
+    path = folder.root / "list.txt"
+    path.write_text("\n".join(ids))
+    return path

@@ -20,6 +20,7 @@ from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.recipes.yaml import dump_recipe
 from pseudolabel.records import Scores
+from pseudolabel.runs import disk, layout
 from tests.pseudolabel.finished_run import seal
 
 IDS = tuple(f"{i:03d}" for i in range(18))
@@ -245,3 +246,18 @@ def test_superpixels_are_kept_where_the_recipe_says(root, run, tmp_path):
         result = sweep(run, thresholds=(0.1, 0.5), overrides=override, workers=workers, quiet=True)
         assert result["rows"] == bare["rows"]
         assert len(list(kept.rglob("*.superpixels"))) == len(IDS)
+
+
+def test_an_image_that_has_changed_since_the_maps_were_made_is_refused(run, root):
+    lines = disk.read_json_lines(run / layout.MANIFEST)
+    for line in lines:
+        line["input_sha256"] = disk.sha256_file(root / "voc" / "JPEGImages" / f"{line['id']}.jpg")
+    try:
+        disk.write_json_lines(run / layout.MANIFEST, lines)
+        assert sweep(run, thresholds=(0.3,), workers=0, quiet=True)["images"] == 18
+        lines[4]["input_sha256"] = "0" * 64
+        disk.write_json_lines(run / layout.MANIFEST, lines)
+        with pytest.raises(DataError, match=r"1 of 18 images cannot be swept: .*004\.jpg: has changed since"):
+            sweep(run, thresholds=(0.3,), workers=0, quiet=True)
+    finally:
+        seal(run, IDS, NAMES)

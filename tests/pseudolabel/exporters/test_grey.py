@@ -13,7 +13,7 @@ from PIL import Image
 import pseudolabel
 from pseudolabel import masks, registry
 from pseudolabel.errors import DataError, MachineError, UsageError
-from pseudolabel.records import LabelSpace
+from pseudolabel.records import ExportItem, LabelSpace
 from pseudolabel.runs import disk, layout, writing
 
 NAMES = ("background", "cat", "dog")
@@ -37,9 +37,9 @@ def make_run(folder: Path, complete: bool = True) -> Path:
 
 
 def test_masks_come_back_through_every_readers_call(tmp_path: Path) -> None:
-    summary = pseudolabel.export(make_run(tmp_path / "run"), tmp_path / "out", quiet=True)
-    assert summary["images"] == 3
-    assert summary["problems"] == 0
+    exported = pseudolabel.export(make_run(tmp_path / "run"), tmp_path / "out", quiet=True)
+    assert (exported.images, exported.problems, exported.lost) == (3, 0, [])
+    assert json.loads(json.dumps(exported.as_dict()))["wrote"]["images"] == 3
     for item, mask in TRUE.items():
         path = tmp_path / "out" / "masks" / f"{item}.png"
         with Image.open(path) as image:
@@ -108,7 +108,7 @@ def test_a_run_that_lacks_something_is_refused(tmp_path: Path) -> None:
 def test_problems_of_the_run_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "run")
     disk.write_json_lines(run / layout.PROBLEMS, [{"file": "x.jpg", "code": "damaged"}])
-    assert pseudolabel.export(run, tmp_path / "out", quiet=True)["problems"] == 1
+    assert pseudolabel.export(run, tmp_path / "out", quiet=True).problems == 1
     assert "names 1 problems" in capsys.readouterr().err
 
 
@@ -131,14 +131,18 @@ def test_ids_that_make_no_file_or_line_of_their_own_are_refused(
     grey = registry.get("exporters", "grey")
     mask = np.zeros((2, 2), np.uint8)
     with pytest.raises((DataError, MachineError), match=text):
-        grey.run(((item, mask) for item in items), LabelSpace(NAMES), tmp_path / "out", grey.params())
+        grey.run(
+            (ExportItem(item, (), mask) for item in items), LabelSpace(NAMES), tmp_path / "out", grey.params()
+        )
     assert not (tmp_path / "out" / "list.txt").exists()
 
 
 def test_values_and_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     grey = registry.get("exporters", "grey")
     with pytest.raises(DataError, match=r"mask holds 3 \(4 pixels\)"):
-        grey.run([("a", np.full((2, 2), 3, np.uint8))], LabelSpace(NAMES), tmp_path, grey.params())
+        grey.run(
+            [ExportItem("a", (), np.full((2, 2), 3, np.uint8))], LabelSpace(NAMES), tmp_path, grey.params()
+        )
     with pytest.raises(DataError, match="line break"):
         LabelSpace(("background", "a\nb"))
     assert not list(tmp_path.iterdir())
