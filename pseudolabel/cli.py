@@ -72,6 +72,12 @@ Reference = Annotated[
         "from the rest (NDR).",
     ),
 ]  # fmt: skip
+OtherClassifier = Annotated[
+    bool,
+    typer.Option(
+        "--other-classifier", help="Accept reference maps that another classifier than the run's has made."
+    ),
+]
 
 
 @app.command()
@@ -188,7 +194,8 @@ def evaluate(
             help="File with one image id per line. Only these images are scored.",
         ),
     ] = None,
-    limit: Limit = None, reference: Reference = None, average_over: AverageOver = None, set_: Set = None,
+    limit: Limit = None, reference: Reference = None, other_classifier: OtherClassifier = False,
+    average_over: AverageOver = None, set_: Set = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to which the evaluation is written.")
     ] = None,
@@ -200,7 +207,8 @@ def evaluate(
         from pseudolabel import evaluate
 
         return evaluate(run, masks=masks, truth=truth, classes=classes, listing=listing, limit=limit,
-                        reference=reference, average_over=_names(average_over), overrides=set_ or (), out=out,
+                        reference=reference, other_classifier=other_classifier,
+                        average_over=_names(average_over), overrides=set_ or (), out=out,
                         quiet=quiet)  # fmt: skip
 
     _run(work, json, debug, "evaluation")
@@ -215,7 +223,8 @@ def sweep(
             help="Thresholds as first:last:step, for instance 0.02:0.6:0.02, or separated by commas.",
         ),
     ] = None,
-    reference: Reference = None, average_over: AverageOver = None,
+    reference: Reference = None, other_classifier: OtherClassifier = False,
+    average_over: AverageOver = None,
     pick_on: Annotated[list[str] | None, typer.Option(
         help="Where a threshold is picked that is then scored on other images: a number of images, `free` "
         "(rules that need no ground truth), a split, or another run. It may be given several times.")] = None,
@@ -228,8 +237,8 @@ def sweep(
         from pseudolabel import sweep
 
         options = _given(workers=workers)
-        return sweep(run, reference=reference, thresholds=_grid(thresholds),
-                     average_over=_names(average_over), pick_on=pick_on or (),
+        return sweep(run, reference=reference, other_classifier=other_classifier,
+                     thresholds=_grid(thresholds), average_over=_names(average_over), pick_on=pick_on or (),
                      overrides=set_ or (), limit=limit, quiet=quiet, **options)  # fmt: skip
 
     _run(work, json, debug, "sweep")

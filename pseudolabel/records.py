@@ -124,6 +124,15 @@ class LabelSpace:
         """The file that `read` reads back."""
         return "".join(f"{name}\n" for name in self.names)
 
+    def difference(self, other: LabelSpace) -> str | None:
+        """The first id whose name is another in the other list, in words; None where the lists agree."""
+        for index, (own, wanted) in enumerate(zip(self.names, other.names, strict=False)):
+            if own != wanted:
+                return f"id {index} is {own!r}, wanted {wanted!r}"
+        if len(self.names) != len(other.names):
+            return f"{len(self.names)} names, wanted {len(other.names)}"
+        return None
+
     @property
     def foreground(self) -> int:
         """C, the number of classes without background; 0 of `none()`."""

@@ -10,8 +10,9 @@ goes in where that one reduces: of random_crop the chunk,
 
     S_c = mean_k  sum over chunks of | sum_rgb I sum_{j in chunk} w(y_j) project_j( g(crop_j(I m_k)) ) |
 
-with new crops for each mask. That takes attribution which is a gradient; around a method that has multiplied
-it by its input already (input_x_gradient) take `image`.
+with new crops for each mask, and of smoothgrad each noisy copy, since the mean of |g| has no sign left to sum
+over RGB (`mean_of: signed` is linear, so that its mean comes first). That takes attribution which is a
+gradient; around a method that has multiplied it by its input already (input_x_gradient) take `image`.
 
 Source: authors' code (sammarfy/WS3_lib), 50 masks that keep 0.9, gradient to the mask, and its combination
 with crops; arXiv 2308.11052. Gradients to the image and feature maps are ours.
@@ -80,8 +81,8 @@ def binary_mask(inner: BoundMethod, params: BinaryMask) -> BoundMethod:
 
 
 def to_mask(values: Tensor, image: Tensor) -> Tensor:
-    """|dy/dm| (T, H, W) of the gradient (T, 3, H, W) to the masked image."""
-    return (values * image).sum(dim=1).abs()
+    """dy/dm (T, H, W) of the gradient (T, 3, H, W) to the masked image."""
+    return (values * image).sum(dim=1)
 
 
 def _explain(
@@ -110,7 +111,7 @@ def _explain(
         for view, (attribution,) in each([method], model, images, targets, keys, group):
             rows = labels[view[0]]
             means.add(rows, attribution)
-            found = _said(inner, params, attribution.values, images[view[0]], masks.pop(view))
+            found = _said(method, inner, params, attribution.values, images[view[0]], masks.pop(view))
             if total is None:
                 total = found.new_zeros(len(targets.images), *found.shape[1:])
             total[rows.start : rows.stop] += found / params.count
@@ -125,8 +126,10 @@ def _lots(
 
     Maps that are reduced inside have met the image there, so that each image has a method of its own.
     """
-    if inner.done and _meets_image(inner, params):
-        return [(inner.with_reduce(ImageReduce(to_mask, images[image])), [image]) for image in present]
+    if _meets_image(inner, params):
+        methods = [inner.with_reduce(ImageReduce(to_mask, images[image])) for image in present]
+        if all(method.done for method in methods):
+            return [(method, [image]) for method, image in zip(methods, present, strict=True)]
     return [(inner, present)]
 
 
@@ -140,8 +143,10 @@ def _meets_image(inner: BoundMethod, params: BinaryMask) -> bool:
     return not isinstance(inner.innermost, ImageReduce)
 
 
-def _said(inner: BoundMethod, params: BinaryMask, values: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """What a copy brings to the mean, of the attribution (T, c, h', w') that came back."""
+def _said(
+    method: BoundMethod, inner: BoundMethod, params: BinaryMask, values: Tensor, image: Tensor, mask: Tensor
+) -> Tensor:
+    """What a copy brings to the mean, of the attribution (T, c, h', w') that came back from the method."""
     if inner.project == "paste":
         return inner.reduce(values)[:, None]
     if params.gradient_to == "image":
@@ -149,4 +154,4 @@ def _said(inner: BoundMethod, params: BinaryMask, values: Tensor, image: Tensor,
     if not _meets_image(inner, params):
         # that reduce is positively homogeneous: the chain rule's factor may follow it
         return inner.reduce(values)[:, None] * mask
-    return values if inner.done else to_mask(values, image)[:, None]
+    return values if method.done else to_mask(values, image).abs()[:, None]

@@ -6,7 +6,8 @@
 For each channel, before they become one map. Of feature maps all but `signed` take the positive part
 max(g_k, 0), which is what is left of them when they are reduced. I is the normalised image, max and min
 over its three channels. At count 1 and sigma 0 signed is the inner method, and so is absolute where the
-inner method takes absolute values.
+inner method takes absolute values. Inside binary_mask with the gradient to the mask, every copy's gradient
+becomes the one to the mask, sum_rgb I g_k, before its absolute value, square or variance is taken.
 
 Source: Smilkov et al. 2017 (arXiv 1706.03825), which advises a noise of 10 to 20 %; sigma as in PAIR's
 reference code (there 25 copies, squared); squared as in Hooker et al. 2018 (arXiv 1806.10758), variance
@@ -25,7 +26,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from pseudolabel import draws
-from pseudolabel.explain.method import BoundMethod, Key, View, ViewGroup
+from pseudolabel.explain.method import BoundMethod, ImageReduce, Key, View, ViewGroup, reduced
 from pseudolabel.explain.model import Explained
 from pseudolabel.explain.views import Means, aggregated, rows_of
 from pseudolabel.records import Attribution, Targets
@@ -69,16 +70,24 @@ def smoothgrad(inner: BoundMethod, params: Smoothgrad) -> BoundMethod:
         params: see `Smoothgrad`.
 
     Returns:
-        A method whose attribution has the shape of inner's and its reduce; logits, totals and uncovered
-        shares are means over the copies. Noise follows from each image's key alone.
+        A method whose attribution has the shape of inner's and its reduce, or is reduced to (T, 1, h', w')
+        inside masks; logits, totals and uncovered shares are means over the copies. Noise follows from each
+        image's key alone.
     """
     return aggregated(
         inner,
         partial(_NoisyCopies, inner, params),
-        reduce=inner.reduce,
+        reduce=inner.reduce if _inside(inner, params) is None else reduced,
         count=params.count,
         rebuilt=partial(smoothgrad.run, params=params),
     )
+
+
+def _inside(inner: BoundMethod, params: Smoothgrad) -> ImageReduce | None:
+    """The reduce to a mask that every copy goes through, where the mean is not linear in the gradient."""
+    if params.mean_of == "signed" or inner.done or not isinstance(inner.reduce, ImageReduce):
+        return None
+    return inner.reduce
 
 
 class _NoisyCopies:
@@ -146,6 +155,9 @@ def _contribution(values: Tensor, inner: BoundMethod, params: Smoothgrad) -> Ten
         return values
     if inner.project == "paste":
         values = values.relu()
+    to_mask = _inside(inner, params)
+    if to_mask is not None:
+        values = to_mask.signed(values)[:, None]
     match params.mean_of:
         case "absolute":
             return values.abs()

@@ -105,7 +105,8 @@ def load_classifier(path: Path | str, expect: LabelSpace | None = None) -> Loade
     if file.is_dir():
         file = file / FILE
     if not file.is_file():
-        raise DataError(f"{file}: no such classifier; train one with `pl train RECIPE -o {file.parent}`")
+        run = file.parent if file.suffix == ".safetensors" else file
+        raise DataError(f"{file}: no such classifier; train one with `pl train RECIPE -o {run}`")
     metadata, tensors = _read(file)
     space = LabelSpace(tuple(_json(file, metadata, "classes", list)))
     if expect is not None:

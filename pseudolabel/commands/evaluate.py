@@ -31,6 +31,7 @@ def evaluate(  # long: a dozen arguments, each with its line
     listing: Path | str | None = None,
     data: ReaderStep | None = None,
     reference: Path | str | None = None,
+    other_classifier: bool = False,
     average_over: Sequence[str] | None = None,
     overrides: Overrides = (),
     limit: int | None = None,
@@ -50,6 +51,7 @@ def evaluate(  # long: a dozen arguments, each with its line
             mask without a true one is refused.
         data: a reader in place of the run's own.
         reference: reference maps of `pl reference`; without them DR- and NDR-recall are undefined.
+        other_classifier: take reference maps that another classifier than the run's has made.
         average_over: class names that means are taken over, background too if it is to count; None for all.
         overrides: `key=value` on the run's recipe, for instance `data.root=...`.
         limit: score the first so many images of the list only.
@@ -63,7 +65,7 @@ def evaluate(  # long: a dozen arguments, each with its line
 
     Raises:
         DataError: a mask is missing, of another size, or holds other values; no ground truth; the run is not
-            finished.
+            finished; the reference maps are of other classes or of another classifier.
         UsageError: the arguments do not fit together, or a class is unknown.
     """
     if (run is None) == (masks is None):
@@ -92,6 +94,10 @@ def evaluate(  # long: a dozen arguments, each with its line
     if given is not None:
         check_classes(given, judged.space)
     maps = ReferenceMaps(Path(reference)) if reference is not None else None
+    if maps is not None:
+        maps.check_classes(judged.space)
+        if given is not None and not other_classifier:
+            maps.check_classifier(given)
     result = evaluated(
         judged, folder, maps, average_over=average_over, labels=labels, workers=workers, quiet=quiet
     )

@@ -82,7 +82,8 @@ def reference(
 
     Returns:
         What was recorded. The file holds a tensor (K, h', w') float32 for each id with a label; its metadata
-        are `ids` (JSON {id: class ids}), `threshold`, `rule` and `classifier` (sha256 of its file).
+        are `ids` (JSON {id: class ids}), `classes` (JSON list of names, background first), `threshold`,
+        `rule` and `classifier` (sha256 of its file).
 
     Raises:
         UsageError: recipe or limit refused.
@@ -111,6 +112,7 @@ def reference(
         "threshold": str(THRESHOLD),
         "rule": RULE,
         "classifier": prepared.loaded.sha256,
+        "classes": json.dumps(prepared.loaded.space.names),
     }
     path = Path(out)
     if path.is_dir():

@@ -92,7 +92,9 @@ def refine(
 
         processes = worth_processes(left, workers, plan.needs_processes())
         driver.run(events, partial(masked, plan=plan), workers=workers, processes=processes)
-        return driver.summary(labels=recipe.labels.source, device="cpu", workers=workers)
+        return driver.summary(
+            labels=recipe.labels.source, device="cpu", workers=workers, classifier=source.classifier
+        )
 
 
 def _recipe(source: Run, overrides: Overrides) -> GenerateRecipe:

@@ -36,6 +36,7 @@ def sweep(  # long: ten arguments, each with its line
     run: Path | str,
     *,
     reference: Path | str | None = None,
+    other_classifier: bool = False,
     thresholds: Sequence[float] | None = None,
     average_over: Sequence[str] | None = None,
     pick_on: Sequence[str] = (),
@@ -50,6 +51,7 @@ def sweep(  # long: ten arguments, each with its line
     Args:
         run: a run of `pl generate` with `output.maps`. The images that it was asked for are swept.
         reference: reference maps of `pl reference`; None leaves DR- and NDR-recall undefined.
+        other_classifier: take reference maps that another classifier than the run's has made.
         thresholds: values of the background rule's swept key; None takes 0.02 to 0.60 by 0.02.
         average_over: class names that means are taken over; None for all.
         pick_on: where else thresholds come from, each scored on images that had no say in it: a number N
@@ -75,6 +77,9 @@ def sweep(  # long: ten arguments, each with its line
     chosen = averaged_ids(judged.space, average_over)
     maps = ReferenceMaps(Path(reference)) if reference is not None else None
     if maps is not None:
+        maps.check_classes(judged.space)
+        if not other_classifier:
+            maps.check_classifier(given)
         maps.require(record.id for record in judged.records)
     check_classes(given, judged.space)
     require_maps(given, judged)

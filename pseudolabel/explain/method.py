@@ -33,7 +33,8 @@ class ImageReduce:
     """A reduce that looks at the image which the attribution is of, as a gradient to a mask does.
 
     Attributes:
-        function: (values (T, c, H, W), image) -> (T, H, W); positively homogeneous in the values.
+        function: (values (T, c, H, W), image) -> (T, H, W), linear in the values; the map is its absolute
+            value.
         image: (3, H, W), that of all targets.
     """
 
@@ -41,6 +42,10 @@ class ImageReduce:
     image: Tensor
 
     def __call__(self, values: Tensor) -> Tensor:
+        return self.signed(values).abs()
+
+    def signed(self, values: Tensor) -> Tensor:
+        """The same before its absolute value is taken."""
         return self.function(values, self.image)
 
 

@@ -63,7 +63,15 @@ def summary(result: Mapping[str, Any]) -> str:
         line += f", on {result['device']}"
     if result.get("failed"):
         line += f"; {result['failed']} not done, see problems.jsonl"
-    return line
+    notes = [
+        f"{result[key]} images {what}"
+        for key, what in (
+            ("nothing_found", "with nothing found: no pixel of their classes"),
+            ("flat_maps", "with a flat map: a class has the same score everywhere"),
+        )
+        if result.get(key)
+    ]
+    return "\n".join([line, *(f"{note}; see problems.jsonl" for note in notes)])
 
 
 def preview(result: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 WORTH_PROCESSES = (
     16  # images per worker process; starting one takes about 1 s of a core, SLIC 0.08 s an image
 )
+FLAT, NOTHING = "flat_map", "nothing_found"  # codes of problems of images that have a mask
 NAMED = 10  # images without a mask that are named on the terminal
 
 
@@ -97,13 +98,14 @@ class RunSummary:
         images: images of the list that have a mask now.
         done, skipped, failed: images of this call: masks made, there already, that stay without one.
         flat_maps: images with a class whose map is constant.
+        nothing_found: images with a class whose mask holds none: background or 255 everywhere.
         problems: lines of problems.jsonl.
         seconds, images_per_second: of this call.
         labels: where the image-level labels came from, `given` or `predicted`.
         device, workers, versions: in what surroundings.
-        classifier, target_layers, batch, batch_asked, norms_folded, threads, uncovered: see `ModelFacts`;
-            None
-            where maps were stored and no model ran.
+        classifier: sha256 of the classifier that made the maps; None where that is not known.
+        target_layers, batch, batch_asked, norms_folded, threads, uncovered: see `ModelFacts`; None where maps
+            were stored and no model ran.
     """
 
     run: str
@@ -112,6 +114,7 @@ class RunSummary:
     skipped: int
     failed: int
     flat_maps: int
+    nothing_found: int
     problems: int
     seconds: float
     images_per_second: float | None
@@ -228,12 +231,14 @@ class Driver:
         workers: int,
         versions: Mapping[str, str] | None = None,
         model: ModelFacts | None = None,
+        classifier: str | None = None,
     ) -> RunSummary:
         """Write summary.json and name what has no mask.
 
         Args:
             labels, device, workers, model: see `RunSummary`.
             versions: of further packages.
+            classifier: sha256 of the classifier of stored maps, where no model ran.
         """
         import torch
 
@@ -246,7 +251,8 @@ class Driver:
             done=self.done,
             skipped=self.skipped,
             failed=len(self.failed),
-            flat_maps=sum(problem["code"] == "flat_map" for problem in problems),
+            flat_maps=sum(problem["code"] == FLAT for problem in problems),
+            nothing_found=sum(problem["code"] == NOTHING for problem in problems),
             problems=len(problems),
             seconds=round(self.seconds, 2),
             images_per_second=round(self.done / self.seconds, 3) if self.seconds > 0 else None,
@@ -259,7 +265,7 @@ class Driver:
                 "torch": torch.__version__,
                 **(versions or {}),
             },
-            **({} if model is None else dataclasses.asdict(model)),
+            **({"classifier": classifier} if model is None else dataclasses.asdict(model)),
         )
         plain = summary.as_dict()
         del plain["run"]
@@ -280,7 +286,11 @@ class Driver:
             names = ", ".join(self.class_names[label] for label in result.flat)
             what = f"the map is the same everywhere: {names}"
             remedy = "nothing is found there; look at the image"
-            self.folder.problem(job.id, "flat_map", what, remedy, item=job.id)
+            self.folder.problem(job.id, FLAT, what, remedy, item=job.id)
+        if not result.found and job.labels:
+            names = ", ".join(self.class_names[label] for label in job.labels)
+            what = f"no pixel of its mask is of a class: {names}"
+            self.folder.problem(job.id, NOTHING, what, "look at the threshold and the map", item=job.id)
         self.folder.record(line)  # last: a kill before it does the image again, note and all
         self.done += 1
 

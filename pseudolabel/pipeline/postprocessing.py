@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pseudolabel.errors import UsageError
 from pseudolabel.pipeline.needs import handed
 from pseudolabel.recipes.composition import Fuse, Step, swept_key
+from pseudolabel.records import BACKGROUND, IGNORE
 from pseudolabel.registry import Component, Parameters
 
 if TYPE_CHECKING:
@@ -271,6 +272,11 @@ class ImageResult:
     fault: str | None = None
     raw: tuple[Scores, ...] = ()
     refined: Scores | None = None
+
+    @property
+    def found(self) -> bool:
+        """Whether some pixel of the mask is of a class."""
+        return self.mask is not None and bool(((self.mask != BACKGROUND) & (self.mask != IGNORE)).any())
 
 
 def postprocess_image(given: ImageMaps, plan: PostprocessingPlan) -> ImageResult:

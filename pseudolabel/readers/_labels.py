@@ -60,10 +60,13 @@ def read_csv(path: Path, known: Collection[str] | None = None) -> list[Line]:
             start = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}:{start}: is not csv ({error}); check the quotes") from error
-    columns = [name.casefold() for name in rows[0][1]] if rows else []
+    if not rows:
+        raise DataError(f"{path}:1: no header, the file is empty; name the columns, such as 'id,labels'")
+    first, header = rows[0]
+    columns = [name.casefold() for name in header]
     key, labels = _column(columns, KEYS), _column(columns, LABELS)
     if key is None or labels is None:
-        raise DataError(f"{path}:1: no header; the first line must name the columns, such as 'id,labels'")
+        raise DataError(f"{path}:{first}: {_lacking(header, key, labels)}")
     split = columns.index("split") if "split" in columns else None
     fields_of = [_fields_of(path, number, fields, columns, labels, delimiter) for number, fields in rows[1:]]
     between = next((sign for sign in BETWEEN if any(sign in fields[labels] for fields in fields_of)), None)
@@ -85,12 +88,33 @@ def has_header(path: Path) -> bool:
         DataError: missing file.
     """
     text = read_text(path)
-    columns = [name.strip().casefold() for name in text.partition("\n")[0].split(_delimiter(text))]
+    columns = [name.strip().casefold() for name in _first_line(text).split(_delimiter(text))]
     return _column(columns, KEYS) is not None and _column(columns, LABELS) is not None
 
 
 def _delimiter(text: str) -> str:
-    return max(",;\t", key=text.partition("\n")[0].count)
+    return max(",;\t", key=_first_line(text).count)
+
+
+def _first_line(text: str) -> str:
+    """The first line that is not empty: the header, if there is one."""
+    return next((line for line in text.splitlines() if line.strip()), "")
+
+
+def _lacking(header: list[str], key: int | None, labels: int | None) -> str:
+    """What a first line lacks to be the header of a csv of labels."""
+    shown = ",".join(header)
+    if key is None and labels is None:
+        return (
+            f"no header; the first line must name the columns, such as 'id,labels', and it is {shown!r}: no "
+            f"column {_either(KEYS)}, none {_either(LABELS)}"
+        )
+    names, what = (KEYS, "the image") if key is None else (LABELS, "the labels")
+    return f"the header {shown!r} has no column of {what}; name it {_either(names)}"
+
+
+def _either(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:-1]) + f" or {names[-1]}"
 
 
 def _column(columns: list[str], names: tuple[str, ...]) -> int | None:

@@ -166,6 +166,15 @@ class Run:
         """What the last call did, and on what machine."""
         return dict(disk.read_json(self.path / layout.SUMMARY))
 
+    @property
+    def classifier(self) -> str | None:
+        """sha256 of the classifier that made the maps; None where the run does not say."""
+        own = self.fingerprint if (self.path / layout.FINGERPRINT).is_file() else {}
+        if "classifier" not in own:
+            own = self.summary if (self.path / layout.SUMMARY).is_file() else {}
+        sha256 = own.get("classifier")
+        return None if sha256 is None else str(sha256)
+
     @functools.cached_property
     def problems(self) -> tuple[dict[str, Any], ...]:
         """What went wrong: file, code, what, remedy; `item` is the id of an image that has a mask."""

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from pseudolabel.errors import DataError
 from pseudolabel.metrics.regions import RULES, Rule, discriminative
-from pseudolabel.runs import disk
+from pseudolabel.records import LabelSpace
+from pseudolabel.runs import disk, layout
+from pseudolabel.runs.run import Run
 from pseudolabel.scoring.truth import Mask, listed
 
 FILE = "reference.safetensors"
@@ -29,6 +31,8 @@ class ReferenceMaps:
         threshold: share of a map's largest value above which a pixel is discriminative.
         rule: `own` or `any`.
         classes: {id: class ids of its maps}.
+        space: the class names that these ids stand for.
+        classifier: sha256 of the classifier that made them.
         path: the file.
     """
 
@@ -50,6 +54,8 @@ class ReferenceMaps:
             self.threshold = float(meta["threshold"])
             self.rule: Rule = meta["rule"]
             self.classes = {item: tuple(ids) for item, ids in json.loads(meta["ids"]).items()}
+            self.classifier = str(meta["classifier"])
+            self.space = LabelSpace(tuple(json.loads(meta["classes"])))
         except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path}: holds no reference maps ({type(error).__name__}: {error}); make them with "
@@ -77,6 +83,34 @@ class ReferenceMaps:
                 "the reference from the list that is scored"
             )
 
+    def check_classes(self, space: LabelSpace) -> None:
+        """Refuse a reference whose class ids mean other classes than those of the data.
+
+        Raises:
+            DataError: the first difference.
+        """
+        difference = self.space.difference(space)
+        if difference is not None:
+            raise DataError(
+                f"{self.path}: its classes are not those of the data: {difference}; make the reference from "
+                "the data that is scored, with `pl reference RECIPE -o FILE`"
+            )
+
+    def check_classifier(self, run: Run) -> None:
+        """Refuse a reference that another classifier made than the run's, where the run says which it was.
+
+        Raises:
+            DataError: both classifiers, and how the right reference is made.
+        """
+        if run.classifier is None or run.classifier == self.classifier:
+            return
+        raise DataError(
+            f"{self.path}: made by the classifier {self.classifier[:12]}, the maps of {run.path} by "
+            f"{run.classifier[:12]}; `pl reference {run.path / layout.RECIPE} -o FILE` makes the right one, "
+            "--other-classifier takes this one on purpose, for instance that of the original classifier for "
+            "a run of one trained with noise"
+        )
+
     def region(self, record_id: str, truth: Mask) -> NDArray[np.bool_]:
         """Discriminative region (H, W) bool of one image: its CAMs upsampled straight to (H, W).
 
@@ -100,6 +134,7 @@ class ReferenceMaps:
             "threshold": self.threshold,
             "rule": self.rule,
             "sha256": self.sha256,
+            "classifier": self.classifier,
         }
 
 

@@ -279,12 +279,8 @@ def _score(
             key = {**mark(maps), **truth_of(data["train"]), "reference": references["train"][1]}
 
             def make() -> dict[str, Any]:
-                return sweep(
-                    maps,
-                    reference=references["train"][0],
-                    average_over=means,
-                    **options.of("workers", "quiet"),
-                ).as_dict()
+                shared: dict[str, Any] = {"reference": references["train"][0], "other_classifier": True}
+                return sweep(maps, **shared, average_over=means, **options.of("workers", "quiet")).as_dict()
 
             key |= {"average_over": list(means or ())}
             swept = kept(_place(folder, candidate, "thresholds.json"), key, make)
@@ -343,8 +339,9 @@ def _evaluate(
 
         def make() -> dict[str, Any]:
             where: dict[str, Any] = {"run": masks} if generated else {"masks": masks, "data": plan.train_data}
+            shared: dict[str, Any] = {"reference": file, "other_classifier": True}
             return evaluate_masks(
-                **where, reference=file, average_over=means, out=out, **options.of("workers", "quiet")
+                **where, **shared, average_over=means, out=out, **options.of("workers", "quiet")
             ).as_dict()
 
         return kept(out.with_name(f"{split}-score.json"), key, make)

@@ -12,6 +12,9 @@ from safetensors.torch import save_file
 from pseudolabel.commands.evaluate import evaluate
 from pseudolabel.errors import DataError, UsageError
 from pseudolabel.masks import write_mask
+from pseudolabel.recipes.loading import load_recipe
+from pseudolabel.recipes.schema import GenerateRecipe
+from pseudolabel.recipes.yaml import dump_recipe
 from pseudolabel.records import Dataset, ImageRecord, LabelSpace
 from pseudolabel.runs import disk, layout
 from tests.golden.worked_example import ABSTAINING, PREDICTION, REGION, TRUTH
@@ -20,6 +23,12 @@ from tests.pseudolabel.finished_run import seal
 
 NAMES = ("background", "cat", "dog")
 IDS = ("a", "b", "007", "7", "e")
+RECIPE = {
+    "data": {"reader": "voc", "root": "nowhere", "labels": "csv"},
+    "classifier": {"checkpoint": "nowhere"},
+    "maps": [{"method": {"name": "cam"}, "refine": [{"name": "normalise"}]}],
+    "background": {"name": "constant", "threshold": 0.2},
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class Folder:
         self.maps = {item: (random.random((2, 3, 4)).astype(np.float32) * 7) for item in IDS}
         self.reference()
 
-    def reference(self, leave_out=(), rule="own"):
+    def reference(self, leave_out=(), rule="own", names=NAMES):
         save_file(
             {item: torch.from_numpy(m) for item, m in self.maps.items() if item not in leave_out},
             self.root / "reference.safetensors",
@@ -67,6 +76,7 @@ class Folder:
                 "threshold": "0.5",
                 "rule": rule,
                 "classifier": "0" * 64,
+                "classes": json.dumps(names),
             },
         )
 
@@ -146,6 +156,7 @@ def test_worked_example_through_files(tmp_path, prediction):
     # A reference of the image's own size is taken as it is, so the region is the example's.
     maps = np.stack([np.where(c == TRUTH, REGION * 1.0, 0.1) for c in (1, 2)]).astype(np.float32)
     meta = {"ids": '{"x": [1, 2]}', "threshold": "0.25", "rule": "own", "classifier": "c" * 64}
+    meta["classes"] = json.dumps([*NAMES, "horse"])
     save_file({"x": torch.from_numpy(maps)}, tmp_path / "reference.safetensors", meta)
     evaluation = evaluate(
         masks=tmp_path / "masks",
@@ -261,6 +272,33 @@ def test_a_reference_that_does_not_fit_is_refused(folder):
     maps.unlink()
     with pytest.raises(DataError, match="make them with `pl reference"):
         folder.score_reader(reference=maps)
+
+
+@pytest.mark.parametrize(
+    ("names", "difference"),
+    [
+        (("background", "dog", "cat"), "id 1 is 'dog', wanted 'cat'"),
+        (("background", "cat", "dog", "cow"), "4 names, wanted 3"),
+    ],
+)
+def test_a_reference_of_other_classes_is_refused(folder, names, difference):
+    folder.reference(names=names)
+    with pytest.raises(DataError, match=f"its classes are not those of the data: {difference}"):
+        folder.score_reader(reference=folder.root / "reference.safetensors")
+
+
+def test_a_reference_of_another_classifier_is_refused_unless_asked_for(folder):
+    reference, run = folder.root / "reference.safetensors", seal(folder.root, IDS, NAMES)
+    given = {"data": folder.step(), "reference": reference, "quiet": True}
+    disk.write_text(run / "recipe.yaml", dump_recipe(load_recipe(RECIPE, GenerateRecipe)))
+    assert evaluate(run, **given).dr_recall is not None, "a run that does not say its classifier"
+    disk.write_json(run / "fingerprint.json", {"kind": "generate", "classifier": "1" * 64})
+    with pytest.raises(DataError, match=r"made by the classifier 0{12}.* by 1{12}; `pl reference"):
+        evaluate(run, **given)
+    scored = evaluate(run, other_classifier=True, **given)
+    assert scored.reference["classifier"] == "0" * 64
+    disk.write_json(run / "fingerprint.json", {"kind": "generate", "classifier": "0" * 64})
+    assert evaluate(run, **given).dr_recall == scored.dr_recall
 
 
 def test_part_masks_that_do_not_fit_are_refused(folder):

@@ -16,8 +16,10 @@ from safetensors.torch import load_file
 
 from pseudolabel import masks
 from pseudolabel.commands.generate import generate
+from pseudolabel.commands.refine import refine
 from pseudolabel.errors import DataError, UsageError
 from pseudolabel.figures import overlays as figures
+from pseudolabel.figures.text import FORMS
 from pseudolabel.pipeline.reading import plan
 from tests.pseudolabel.commands.untrained import (
     CROPS,
@@ -32,6 +34,8 @@ from tests.pseudolabel.commands.untrained import (
     recipe,
     save_tiny,
 )
+
+SMALL = [{"name": "small_regions", "share": 0.1}]
 
 
 def test_writes_what_the_contract_says(place: Path, tmp_path: Path) -> None:
@@ -176,13 +180,30 @@ def test_a_classifier_of_zero_weights_f6(place: Path, tmp_path: Path) -> None:
     save_tiny(tmp_path / "zero", lambda network: torch.nn.init.zeros_(network.head.weight))
     chosen = recipe(place, classifier={"checkpoint": str(tmp_path / "zero")})
     summary = generate(chosen, tmp_path / "run", workers=0, quiet=True)
-    assert (summary.failed, summary.flat_maps) == (0, 8)
-    assert {row["code"] for row in problems(tmp_path / "run")} == {"flat_map"}
+    assert (summary.failed, summary.flat_maps, summary.nothing_found) == (0, 8, 8)
+    assert {row["code"] for row in problems(tmp_path / "run")} == {"flat_map", "nothing_found"}
     assert not masks.read_mask(tmp_path / "run" / "masks" / "p0.png").any()
     again = generate(chosen, tmp_path / "run", workers=0, quiet=True)
-    assert (again.skipped, again.flat_maps) == (8, 8), "listed also where nothing was to be done"
+    counts = (again.skipped, again.flat_maps, again.nothing_found)
+    assert counts == (8, 8, 8), "listed also where nothing was to be done"
     with pytest.raises(DataError, match="no gradient reaches the input"):
         generate({**chosen, **CROPS}, tmp_path / "crops", workers=0, quiet=True)
+
+
+def test_images_in_which_nothing_is_found_are_counted_and_said(place: Path, tmp_path: Path) -> None:
+    chosen = recipe(place, background={"name": "constant", "threshold": 0.8}, postprocess=SMALL)
+    summary = generate(chosen, tmp_path / "run", workers=0, quiet=True)
+    run = tmp_path / "run"
+    empty = {name for name in lines(run) if not masks.read_mask(run / "masks" / f"{name}.png").any()}
+    assert 0 < len(empty) < 8, "some of them, not all"
+    rows = [row for row in problems(run) if row["code"] == "nothing_found"]
+    assert {row["item"] for row in rows} == empty
+    assert (summary.failed, summary.flat_maps, summary.nothing_found) == (0, 0, len(empty))
+    assert json.loads((run / "summary.json").read_text())["nothing_found"] == len(empty)
+    assert f"{len(empty)} images with nothing found" in FORMS["summary"](summary.as_dict())
+    refined = refine(run, tmp_path / "refined", overrides={"postprocess": []}, workers=0, quiet=True)
+    assert refined.nothing_found == 0
+    assert refined.classifier == summary.classifier
 
 
 def test_a_map_of_nan_is_listed_and_not_written_f6(
@@ -288,6 +309,7 @@ def test_a_classifier_of_other_classes_is_refused_f12(place: Path, tmp_path: Pat
     (root / "classes.txt").write_text("background\ndog\ncat\nsheep\n")
     with pytest.raises(DataError, match=r"classes differ.* 'cat' against 'dog'"):
         generate(recipe(root), tmp_path / "run", quiet=True)
-    with pytest.raises(DataError, match="no such classifier"):
-        generate(recipe(place, classifier={"checkpoint": "nowhere"}), tmp_path / "run", quiet=True)
+    for checkpoint, folder in (("no where", "no where"), ("there/classifier.safetensors", "there")):
+        with pytest.raises(DataError, match=rf"no such classifier; .*`pl train RECIPE -o {folder}`"):
+            generate(recipe(place, classifier={"checkpoint": checkpoint}), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists(), "nothing is written before the input is good"

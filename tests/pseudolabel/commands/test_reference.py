@@ -29,6 +29,8 @@ def test_reference_holds_raw_cams_at_feature_size(place: Path, tmp_path: Path) -
     found = ReferenceMaps(tmp_path / "reference.safetensors")
     assert told.sha256 == found.sha256 == disk.sha256_file(tmp_path / "reference.safetensors")
     assert (found.threshold, found.rule, told.images, told.maps) == (0.25, "own", 8, 12)
+    assert found.space.names == NAMES
+    assert found.classifier == told.classifier == disk.sha256_file(place / "run" / "classifier.safetensors")
     assert [NAMES[label] for label in found.classes["p2"]] == ["cat", "dog", "sheep"]
     maps = load_file(tmp_path / "reference.safetensors")
     network = load_classifier(place / "run").network

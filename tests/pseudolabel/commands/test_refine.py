@@ -235,7 +235,8 @@ def test_maps_that_do_not_fit_are_refused_and_flat_ones_listed(copy: Path, tmp_p
     summary = refine(copy / "run", tmp_path / "out", limit=4, workers=0, quiet=True)
     assert (summary.done, summary.failed, summary.flat_maps) == (2, 2, 1)
     problems = disk.read_json_lines(tmp_path / "out" / "problems.jsonl")
-    told = {row["file"]: (row["code"], row["what"]) for row in problems}
+    told = {row["file"]: (row["code"], row["what"]) for row in problems if row["code"] != "nothing_found"}
+    assert IDS[0] in [row["file"] for row in problems if row["code"] == "nothing_found"]
     assert told[IDS[0]] == ("flat_map", "the map is the same everywhere: cat")
     assert told[IDS[1]][1].endswith("maps are 20 x 56, the image 41 x 56")
     assert told[IDS[2]][1].endswith("maps of classes (1, 2), (1, 3) wanted")

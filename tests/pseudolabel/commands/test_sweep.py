@@ -1,6 +1,7 @@
 """`sweep`: a row equals making the masks at that threshold and scoring them; splits, halves, refusals."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,7 @@ def root(tmp_path_factory):
         reference[item] = torch.from_numpy(random.random((len(present), 4, 5)).astype(np.float32))
     (root / "voc" / "labels.csv").write_text("id,labels\n" + "\n".join(labels) + "\n")
     meta = {"ids": json.dumps(ids), "threshold": "0.5", "rule": "own", "classifier": "0" * 64}
+    meta["classes"] = json.dumps(NAMES)
     save_file(reference, root / "reference.safetensors", meta)
     seal(root / "run", IDS, NAMES)
     return root
@@ -235,6 +237,68 @@ def test_refusals_name_place_and_remedy(run, root, tmp_path):
         sweep(run, quiet=True)
     with pytest.raises(UsageError, match=r"no recipe\.yaml"):
         sweep(Path(tmp_path), quiet=True)
+
+
+def test_a_reference_of_other_classes_or_another_classifier_is_refused(run, root, tmp_path):
+    meta = {
+        "threshold": "0.5",
+        "rule": "own",
+        "classifier": "0" * 64,
+        "ids": json.dumps({i: [] for i in IDS}),
+    }
+    other = tmp_path / "reference.safetensors"
+    save_file({}, other, {**meta, "classes": '["background", "dog", "cat"]'})
+    with pytest.raises(DataError, match="classes are not those of the data: id 1 is 'dog', wanted 'cat'"):
+        sweep(run, reference=other, quiet=True)
+    disk.write_json(run / "fingerprint.json", {"kind": "generate", "classifier": "1" * 64})
+    try:
+        with pytest.raises(DataError, match=r"made by the classifier 0{12}.* by 1{12}; `pl reference"):
+            sweep(run, reference=root / "reference.safetensors", quiet=True)
+        swept = sweep(
+            run,
+            reference=root / "reference.safetensors",
+            other_classifier=True,
+            thresholds=(0.3,),
+            workers=0,
+            quiet=True,
+        )
+        assert swept["reference"]["classifier"] == "0" * 64
+    finally:
+        seal(run, IDS, NAMES)
+
+
+def test_maps_that_changed_places_are_refused(run):
+    first, second = (run / "maps" / f"{item}.safetensors" for item in ("001", "004"))
+    contents = first.read_bytes(), second.read_bytes()
+    assert len(contents[0]) == len(contents[1]), "nothing but the digest tells them apart"
+    try:
+        first.write_bytes(contents[1])
+        second.write_bytes(contents[0])
+        with pytest.raises(
+            DataError, match=r"2 of 18 images cannot be swept: .*001.*has changed since the run"
+        ):
+            sweep(run, thresholds=(0.3,), workers=0, quiet=True)
+    finally:
+        first.write_bytes(contents[0])
+        second.write_bytes(contents[1])
+
+
+def test_the_list_and_the_limit_of_the_run_are_remembered(run, root, capsys):
+    try:
+        seal(run, IDS[:5], NAMES)
+        disk.write_json_lines(run / "problems.jsonl", [{"file": IDS[5], "code": "unreadable"}])
+        for item in IDS[:5]:
+            write_mask(run / "masks" / f"{item}.png", np.zeros((16 + int(item) % 3, 20), np.uint8))
+        with pytest.raises(DataError, match=rf"1 of 6 images have no mask: {IDS[5]}"):
+            evaluate(run, quiet=True)
+        (run / "problems.jsonl").unlink()
+        swept, scored = sweep(run, thresholds=(0.3,), workers=0, quiet=True), evaluate(run)
+        assert (swept["images"], scored.images) == (5, 5)
+        assert "was asked for 5 of the 18 listed images" in capsys.readouterr().err
+    finally:
+        shutil.rmtree(run / "masks")
+        (run / "problems.jsonl").unlink(missing_ok=True)
+        seal(run, IDS, NAMES)
 
 
 def test_superpixels_are_kept_where_the_recipe_says(root, run, tmp_path):

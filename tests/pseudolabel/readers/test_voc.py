@@ -116,13 +116,22 @@ def test_labels_that_do_not_fit_are_refused_with_place_and_remedy(root: Path) ->
         "id,labels\na,cat\nb,\n": r"train.txt:1: 'b' has no label; add one, or say `empty: background`",
         "id,labels\na,cat\nb,cow\na,dog\n": r"labels.csv:4: 'a' has other labels in line 2; keep one",
         "a,cat\nb,cow\n": r"labels.csv:1: no header; the first line must name the columns",
-        "": r"labels.csv:1: no header",
+        "": r"labels.csv:1: no header, the file is empty",
+        "file,class\na,cat\nb,cow\n": r"labels.csv:1: the header 'file,class' has no column of the labels; "
+        "name it labels, label, tags or classes",
+        "name;labels\na;cat\nb;cow\n": r"labels.csv:1: the header 'name,labels' has no column of the image; "
+        "name it id, file or image",
         'id,labels\na,cat\nb,"cow\n': r"labels.csv:3: is not csv .*check the quotes",
         "id,labels,x\na,cat,1\nb,cow\n": r"labels.csv:3: 2 fields where the header has 3; put quotes",
         "id,labels\na,cat;dog\nb,cow|dog\n": r"labels.csv:3: elsewhere ';' parts the names; write 'cow\|dog'",
     }.items():
         write(root, "labels.csv", row)
         refused(root, message)
+
+
+def test_a_header_below_empty_lines_is_found(root: Path) -> None:
+    write(root, "labels.csv", "\n\nid;labels\na;cat\nb;cow\n")
+    assert [record.labels for record in read(root).records] == [(10,), (8,)]
 
 
 def test_other_ways_to_write_the_same_labels_are_read(root: Path) -> None:
