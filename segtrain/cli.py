@@ -72,7 +72,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train a segmentation network. A run that was stopped continues where it was."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Any:
         from segtrain import train
 
         options = _given(workers=workers)
@@ -97,7 +97,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score a segmentation network on its validation images."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Any:
         from segtrain import evaluate
 
         names = None if average_over is None else tuple(name.strip() for name in average_over.split(","))
@@ -119,7 +119,7 @@ def predict(
 ) -> None:  # fmt: skip
     """Segment images and write the masks as palette PNGs of the size of the images."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Any:
         from segtrain import predict
 
         options = _given(workers=workers)
@@ -155,7 +155,7 @@ def check(
 ) -> None:  # fmt: skip
     """Check every mask and report everything that is wrong."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Any:
         from segtrain import check
 
         return check(source, images=images, classes=classes, fix_from_palette=fix_from_palette,
@@ -172,7 +172,7 @@ def compare(
 ) -> None:  # fmt: skip
     """Compare several ways to make masks: make them, score them, train a network on each, score it."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Any:
         from segtrain import compare
 
         options = _given(workers=workers)
@@ -182,11 +182,12 @@ def compare(
     _run(work, json, debug, "comparison")
 
 
-def _run(work: Callable[[], dict[str, Any]], json: bool, debug: bool, form: str) -> None:
+def _run(work: Callable[[], Any], json: bool, debug: bool, form: str) -> None:
     """Call a command, print its result and exit; the code is 1 where some items could not be done."""
 
     def command() -> int:
-        result = work()
+        returned = work()
+        result = returned if isinstance(returned, dict) else returned.as_dict()
         if not console.prints_results():
             pass
         elif json:

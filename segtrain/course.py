@@ -27,6 +27,7 @@ from segtrain.loss import Loss
 from segtrain.networks import Architecture, SegmentationNetwork
 from segtrain.pairs import PairSet
 from segtrain.recipe import SegRecipe, decisive
+from segtrain.results import TrainingSummary
 from segtrain.scoring import figures_of
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Course:
     workers: int
     quiet: bool
 
-    def run_to_end(self, stop: console.Stop) -> dict[str, Any]:
+    def run_to_end(self, stop: console.Stop) -> TrainingSummary:
         """Train to the last epoch and write the run's files; gives the result of the command.
 
         Raises:
@@ -177,19 +178,19 @@ class Course:
         note = f", {len(self.inspection.ignored)} masks ignored whole" if self.inspection.ignored else ""
         console.say(f"{len(self.pairs.pairs)} images on {self.fabric.device}, {self.recipe.precision}{note}")
 
-    def _result(self, position: Position, steps: int, start: float) -> dict[str, Any]:
+    def _result(self, position: Position, steps: int, start: float) -> TrainingSummary:
         last = position.history[-1]
         scores = [row["miou"] for row in position.history if row.get("miou") is not None]
-        return {
-            "run": self.folder.name,
-            "images": len(self.pairs.pairs),
-            "epochs": position.epoch,
-            "steps": steps * position.epoch,
-            "steps_skipped": position.skipped_ever,
-            "seconds": round(time.monotonic() - start, 2),
-            "device": str(self.fabric.device),
-            "loss": last["loss"],
-            "miou": scores[-1] if scores else None,
-            "best": position.best,
-            "failed": self.inspection.looked_at - len(self.pairs.pairs),
-        }
+        return TrainingSummary(
+            run=self.folder.name,
+            images=len(self.pairs.pairs),
+            epochs=position.epoch,
+            steps=steps * position.epoch,
+            steps_skipped=position.skipped_ever,
+            seconds=round(time.monotonic() - start, 2),
+            device=str(self.fabric.device),
+            loss=last["loss"],
+            miou=scores[-1] if scores else None,
+            best=position.best,
+            failed=self.inspection.looked_at - len(self.pairs.pairs),
+        )

@@ -9,7 +9,6 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +43,6 @@ class MaskFault:
     def __str__(self) -> str:
         return f"{self.file}: {self.what}; {self.remedy}"
 
-    def plain(self) -> dict[str, str]:
-        return {"id": self.id, "file": self.file, "code": self.code, "what": self.what, "remedy": self.remedy}
-
 
 @dataclass
 class Inspection:
@@ -68,19 +64,6 @@ class Inspection:
     unlisted: list[str] = field(default_factory=list)
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
     inputs: list[tuple[str, str, str]] = field(default_factory=list)
-
-    def plain(self, space: LabelSpace) -> dict[str, Any]:
-        """As JSON."""
-        names = [*space.names, "ignore"]
-        return {
-            "images": self.looked_at,
-            "good": len(self.inputs),
-            "faults": [fault.plain() for fault in self.faults],
-            "all_ignored": self.ignored,
-            "background_only": self.background,
-            "masks_not_listed": len(self.unlisted),
-            "pixels": {name: int(count) for name, count in zip(names, self.pixels, strict=True)},
-        }
 
 
 def inspect(pair_set: PairSet, advance: Callable[[], None] = lambda: None) -> Inspection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,42 @@ from pseudolabel.errors import UsageError
 from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.overrides import Overrides
 from pseudolabel.recipes.schema import TrainRecipe
+
+
+@dataclass(frozen=True)
+class ClassifierSummary:
+    """What `pl train` returns.
+
+    Attributes:
+        run: the folder.
+        classifier: its file.
+        epochs: of the run.
+        seconds: of this call.
+        problems: lines of problems.jsonl.
+        failed: images left out because they cannot be read.
+        images: of the validation list.
+        map: mean average precision, share 0..1, over the classes that have a positive; None where none has.
+        classes_averaged: how many those are.
+        ap, positives: average precision (None without a positive) and number of positives by class name.
+        common: `map` over the classes with `at_least` so many images.
+    """
+
+    run: str
+    classifier: str
+    epochs: int
+    seconds: float
+    problems: int
+    failed: int
+    images: int
+    map: float | None
+    classes_averaged: int
+    ap: dict[str, float | None]
+    positives: dict[str, int]
+    common: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
 
 
 def train(  # most of it are its options and what they mean
@@ -28,7 +65,7 @@ def train(  # most of it are its options and what they mean
     new: bool = False,
     wait: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> ClassifierSummary:
     """Train a classifier, or go on with one that was interrupted.
 
     Under a launcher such as `torchrun` every batch is dealt over the ranks.
@@ -47,8 +84,8 @@ def train(  # most of it are its options and what they mean
         quiet: no progress.
 
     Returns:
-        evaluation.json's content with `run`, `classifier`, `epochs`, `seconds` of this call, `problems` (a
-        number) and `failed` (images left out). A finished run of the same recipe and input is left as it is.
+        The figures of evaluation.json, and what this call did. A finished run of the same recipe and input
+        is left as it is.
 
     Raises:
         UsageError: recipe or folder refused.
@@ -79,12 +116,12 @@ def train(  # most of it are its options and what they mean
         elif not quiet:
             console.say(f"{out}: already trained for {settled.schedule.epochs} epochs; nothing to do")
         problems = run.problems if run is not None else ()
-        return {
+        return ClassifierSummary(
             **finished,
-            "run": str(folder),
-            "classifier": str(folder / "classifier.safetensors"),
-            "epochs": settled.schedule.epochs,
-            "seconds": round(time.monotonic() - begun, 1),
-            "problems": len(problems),
-            "failed": sum(problem["code"] == "image" for problem in problems),
-        }
+            run=str(folder),
+            classifier=str(folder / "classifier.safetensors"),
+            epochs=settled.schedule.epochs,
+            seconds=round(time.monotonic() - begun, 1),
+            problems=len(problems),
+            failed=sum(problem["code"] == "image" for problem in problems),
+        )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pseudolabel import console, masks
 from pseudolabel.errors import DataError, PseudolabelError, UsageError
 from pseudolabel.recipes.loading import load_recipe
+from pseudolabel.recipes.overrides import Overrides
 from pseudolabel.records import ImageRecord, LabelSpace
 from pseudolabel.runs import disk
 from segtrain.inspection import Inspection, inspect
 from segtrain.pairs import PairSet, pair_up, read_data
 from segtrain.recipe import SegRecipe
+from segtrain.results import CheckSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    pass
 
 
 def check(
@@ -25,9 +28,9 @@ def check(
     images: Path | str | None = None,
     classes: Path | str | None = None,
     fix_from_palette: Path | str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> CheckSummary:
     """Look at every mask and say all that is wrong.
 
     Args:
@@ -40,8 +43,7 @@ def check(
         quiet: show no progress.
 
     Returns:
-        `images`, `good`, `faults` (id, file, code, what, remedy), `all_ignored`, `background_only`,
-        `masks_not_listed`, `pixels` by class, `failed` (files with a fault), `fixed` where it was asked for.
+        Every fault, and the pixels of each class in the good masks.
 
     Raises:
         UsageError: a folder without `images` or `classes`, or OUT is not empty.
@@ -53,13 +55,13 @@ def check(
         seen = [(found, inspect(found, bar.advance)) for found in sets]
     result = _joined(seen)
     if fix_from_palette is not None:
-        result["fixed"] = _fix(seen, Path(fix_from_palette))
-        result["failed"] -= len(result["fixed"])
+        fixed = _fix(seen, Path(fix_from_palette))
+        result = dataclasses.replace(result, fixed=fixed, failed=result.failed - len(fixed))
     return result
 
 
 def _sets(
-    source: Path, images: Path | str | None, classes: Path | str | None, overrides: Sequence[str]
+    source: Path, images: Path | str | None, classes: Path | str | None, overrides: Overrides
 ) -> list[PairSet]:
     if not source.is_dir():
         recipe = load_recipe(source, SegRecipe, overrides)
@@ -82,26 +84,24 @@ def _sets(
     return [pair_up(Dataset(records, space), str(source))]
 
 
-def _joined(seen: Sequence[tuple[PairSet, Inspection]]) -> dict[str, Any]:
+def _joined(seen: Sequence[tuple[PairSet, Inspection]]) -> CheckSummary:
     """The result over training and validation pairs; a file that stands in both is told once."""
-    plains = [inspection.plain(found.space) for found, inspection in seen]
-    faults = _unique(fault for plain in plains for fault in plain["faults"])
-    return {
-        "images": sum(plain["images"] for plain in plains),
-        "good": sum(plain["good"] for plain in plains),
-        "faults": faults,
-        "all_ignored": [item for plain in plains for item in plain["all_ignored"]],
-        "background_only": [item for plain in plains for item in plain["background_only"]],
-        "masks_not_listed": plains[0]["masks_not_listed"],
-        "pixels": {
-            name: sum(plain["pixels"].get(name, 0) for plain in plains) for name in plains[0]["pixels"]
-        },
-        "failed": len({fault["file"] for fault in faults}),
-    }
-
-
-def _unique(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
-    return list({tuple(row.items()): row for row in rows}.values())
+    faults = list(dict.fromkeys(fault for _, inspection in seen for fault in inspection.faults))
+    names = [*seen[0][0].space.names, "ignore"]
+    pixels = dict.fromkeys(names, 0)
+    for found, inspection in seen:
+        for name, count in zip((*found.space.names, "ignore"), inspection.pixels, strict=True):
+            pixels[name] += int(count)
+    return CheckSummary(
+        images=sum(inspection.looked_at for _, inspection in seen),
+        good=sum(len(inspection.inputs) for _, inspection in seen),
+        faults=faults,
+        all_ignored=[item for _, inspection in seen for item in inspection.ignored],
+        background_only=[item for _, inspection in seen for item in inspection.background],
+        masks_not_listed=len(seen[0][1].unlisted),
+        pixels=pixels,
+        failed=len({fault.file for fault in faults}),
+    )
 
 
 def _fix(seen: Sequence[tuple[PairSet, Inspection]], out: Path) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pseudolabel.errors import UsageError
 from pseudolabel.recipes.loading import load_recipe
+from pseudolabel.recipes.overrides import Overrides
 from pseudolabel.runs import disk, layout
 from segtrain.pairs import pair_up, read_data
 from segtrain.recipe import SegRecipe
+from segtrain.results import SegmentationEvaluation
 
 
 def evaluate(
@@ -18,12 +19,12 @@ def evaluate(
     *,
     out: Path | str | None = None,
     checkpoint: str = "last",
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     average_over: Sequence[str] | None = None,
     device: str = "auto",
     workers: int = 2,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> SegmentationEvaluation:
     """Score a trained network on its validation images, or on its data where it has none.
 
     The default checkpoint is `last`: `best` was chosen by looking at these very images.
@@ -60,12 +61,13 @@ def evaluate(
         workers=workers,
         quiet=quiet,
     )
-    found |= {
-        "checkpoint": {"name": checkpoint, "sha256": loaded.sha256, "epoch": loaded.header.epoch},
-        "classes": list(pairs.space.names),
-    }
-    disk.write_json(Path(out or folder) / layout.EVALUATION, found)
-    return found
+    evaluation = SegmentationEvaluation(
+        **found,
+        checkpoint={"name": checkpoint, "sha256": loaded.sha256, "epoch": loaded.header.epoch},
+        classes=list(pairs.space.names),
+    )
+    disk.write_json(Path(out or folder) / layout.EVALUATION, evaluation.as_dict())
+    return evaluation
 
 
 def _recipe_of(folder: Path) -> Path:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pseudolabel import console, masks
 from pseudolabel.errors import DataError, PseudolabelError, UsageError
 from pseudolabel.runs import disk, writing
 from segtrain.pairs import Pair
+from segtrain.results import PredictionSummary
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -28,7 +28,7 @@ def predict(
     new: bool = False,
     wait: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> PredictionSummary:
     """Segment images with a trained network.
 
     Args:
@@ -41,7 +41,7 @@ def predict(
         on_bad: an image that cannot be read: skip (it is listed, `failed` counts it) or stop.
 
     Returns:
-        `images`, `done`, `failed`, `problems`, `seconds`, `images_per_second`, `device`.
+        How many were done, and what stood in the way of the others.
 
     Raises:
         DataError: no image, or two of one name; with `stop` the first broken one.
@@ -98,15 +98,15 @@ def predict(
         folder.complete([pair.id for pair in pairs])
         problems = [dict(row) for row in folder.problems]
     seconds = time.monotonic() - start
-    return {
-        "images": len(pairs),
-        "done": len(pairs) - bad,
-        "failed": bad,
-        "problems": problems,
-        "seconds": round(seconds, 2),
-        "images_per_second": round(len(todo) / seconds, 2),
-        "device": str(where),
-    }
+    return PredictionSummary(
+        images=len(pairs),
+        done=len(pairs) - bad,
+        failed=bad,
+        problems=problems,
+        seconds=round(seconds, 2),
+        images_per_second=round(len(todo) / seconds, 2),
+        device=str(where),
+    )
 
 
 def _input(pair: Pair) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pseudolabel import console, weights
 from pseudolabel.errors import DataError, UsageError
@@ -15,9 +15,7 @@ from pseudolabel.runs import disk, layout
 from segtrain.inspection import Inspection
 from segtrain.pairs import PairSet, pair_up, read_data
 from segtrain.recipe import SegRecipe, decisive
-
-if TYPE_CHECKING:
-    pass
+from segtrain.results import TrainingSummary
 
 
 def train(  # most of it are its options and what they mean
@@ -33,7 +31,7 @@ def train(  # most of it are its options and what they mean
     new: bool = False,
     wait: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> TrainingSummary:
     """Train a network; a run that was stopped goes on where it was, to the same bits on a CPU.
 
     Under a launcher such as `torchrun` every batch is dealt over the ranks.
@@ -50,8 +48,7 @@ def train(  # most of it are its options and what they mean
         quiet: show no progress.
 
     Returns:
-        `images`, `epochs`, `steps`, `seconds`, `loss`, `miou` (of the last validation), `best`, `run`,
-        `failed` (images left out).
+        Epochs, steps and loss of the run so far, and the mIoU of the last and of the best validation.
 
     Raises:
         DataError: a mask or image has a fault; all of them are told, and nothing was written.

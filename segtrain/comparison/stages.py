@@ -35,9 +35,9 @@ from pseudolabel.runs import disk
 from segtrain.comparison.kept import contents, kept, mark, truth_of
 from segtrain.comparison.plan import CandidatePlan, Plan
 from segtrain.recipe import SegRecipe
+from segtrain.results import PredictionSummary, SegmentationEvaluation, TrainingSummary
 
 SPLITS = ("train", "report")
-Command = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Options:
 class SegCommands:
     """`seg`'s own commands, handed in since they stand above this kind."""
 
-    train: Command
-    evaluate: Command
-    predict: Command
+    train: Callable[..., TrainingSummary]
+    evaluate: Callable[..., SegmentationEvaluation]
+    predict: Callable[..., PredictionSummary]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Outcome:
     sweep: dict[str, Any] | None
     masks: Mapping[str, dict[str, Any] | None]
     network: dict[str, Any]
-    training: dict[str, Any]
+    training: TrainingSummary
     folders: Mapping[str, Path]
     predictions: Mapping[str, Path]
 
@@ -356,7 +356,7 @@ def _network(
     shown: Sequence[str],
     commands: SegCommands,
     options: Options,
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Path]]:
+) -> tuple[TrainingSummary, dict[str, Any], dict[str, Path]]:
     """Train the network on a candidate's masks; its figures and predictions on the reporting split."""
     out = _place(folder, candidate, "network")
     with _stage(f"{candidate.name}: network", options):
@@ -371,7 +371,8 @@ def _network(
     with _stage(f"{candidate.name}: score of the network", options):
 
         def make() -> dict[str, Any]:
-            return commands.evaluate(out, average_over=means, **options.of("device", "workers", "quiet"))
+            scored = commands.evaluate(out, average_over=means, **options.of("device", "workers", "quiet"))
+            return scored.as_dict()
 
         network = kept(_place(folder, candidate, "network-score.json"), key, make)
     images = {r.id: r.image for r in data["report"].records if r.id in set(shown)}

@@ -198,7 +198,7 @@ def _row(plan: Plan, outcome: Outcome, truth: float | None) -> dict[str, Any]:
         ],
         "network": {
             **{key: network.get(key) for key in ("images", "miou", "classes_averaged", "iou")},
-            "epochs": outcome.training["epochs"],
+            "epochs": outcome.training.epochs,
             "checkpoint": network.get("checkpoint"),
         },
         "share": miou / truth if truth and miou is not None else None,

@@ -103,16 +103,16 @@ def write(recipe: dict[str, Any], folder: Path) -> Path:
 
 def test_check_lists_exactly_the_planted_faults(spoilt: Path, recipe_of: Recipe, tmp_path: Path) -> None:
     report = segtrain.check(write(recipe_on(recipe_of, spoilt), tmp_path), quiet=True)
-    by_id = {fault["id"]: fault for fault in report["faults"]}
+    by_id = {fault.id: fault for fault in report.faults}
     wanted = planted(spoilt)
     assert by_id.keys() == wanted.keys()
-    assert len(report["faults"]) == len(wanted)
+    assert len(report.faults) == len(wanted)
     for item, (code, text) in wanted.items():
-        assert by_id[item]["code"] == code
-        assert text in f"{by_id[item]['what']}; {by_id[item]['remedy']}"
-        assert by_id[item]["file"] == f"{item}.png"
-        assert by_id[item]["remedy"]
-    assert (report["good"], report["images"], report["failed"]) == (20, 31, 11)
+        assert by_id[item].code == code
+        assert text in str(by_id[item])
+        assert by_id[item].file == f"{item}.png"
+        assert by_id[item].remedy
+    assert (report.good, report.images, report.failed) == (20, 31, 11)
 
 
 def test_values_are_named_with_their_pixels(
@@ -126,9 +126,9 @@ def test_values_are_named_with_their_pixels(
     masks.write_mask(file, mask)
     (root / "labels.csv").write_text("id,labels\ntrain_0,red\ntrain_1,red\n")
     report = segtrain.check(write(recipe_on(recipe_of, root), tmp_path), quiet=True)
-    (fault,) = report["faults"]
-    assert "60 (4 pixels), 61 (1 pixels)" in fault["what"]
-    assert "and 2 more" in fault["what"]
+    (fault,) = report.faults
+    assert "60 (4 pixels), 61 (1 pixels)" in fault.what
+    assert "and 2 more" in fault.what
 
 
 def test_train_refuses_before_the_device_is_touched(
@@ -149,8 +149,8 @@ def test_a_mask_without_an_image_is_a_fault_and_one_off_the_list_is_not(
     (root / "labels.csv").write_text("id,labels\n" + "".join(f"train_{i},red\n" for i in range(3)))
     masks.write_mask(root / "SegmentationClass" / "stray.png", np.zeros((4, 4), np.uint8))
     report = segtrain.check(write(recipe_on(recipe_of, root), tmp_path), quiet=True)
-    assert [(fault["file"], fault["code"]) for fault in report["faults"]] == [("stray.png", "no_image")]
-    assert report["masks_not_listed"] == 1  # val_0
+    assert [(fault.file, fault.code) for fault in report.faults] == [("stray.png", "no_image")]
+    assert report.masks_not_listed == 1  # val_0
 
 
 def test_all_255_and_background_only_are_legal_and_counted(
@@ -162,11 +162,11 @@ def test_all_255_and_background_only_are_legal_and_counted(
         file = root / "SegmentationClass" / f"{item}.png"
         masks.write_mask(file, np.full_like(masks.read_mask(file), value))
     report = segtrain.check(write(recipe_on(recipe_of, root), tmp_path), quiet=True)
-    assert report["faults"] == []
-    assert (report["all_ignored"], report["background_only"]) == (["train_0"], ["train_1"])
+    assert report.faults == []
+    assert (report.all_ignored, report.background_only) == (["train_0"], ["train_1"])
     third = masks.read_mask(root / "SegmentationClass" / "train_2.png")
-    assert report["pixels"]["red"] == int((third == 1).sum())
-    assert sum(report["pixels"].values()) == 24 * 31 + 40 * 33 + 17 * 48
+    assert report.pixels["red"] == int((third == 1).sum())
+    assert sum(report.pixels.values()) == 24 * 31 + 40 * 33 + 17 * 48
 
 
 def test_fix_writes_copies_and_leaves_the_input(spoilt: Path, recipe_of: Recipe, tmp_path: Path) -> None:
@@ -176,8 +176,8 @@ def test_fix_writes_copies_and_leaves_the_input(spoilt: Path, recipe_of: Recipe,
     out = tmp_path / "fixed"
     report = segtrain.check(write(recipe, tmp_path), fix_from_palette=out, quiet=True)
     coloured = [f"train_{20 + names.index(name)}" for name in ("rgb", "alpha")]
-    assert report["fixed"] == coloured
-    assert report["failed"] == 9
+    assert report.fixed == coloured
+    assert report.failed == 9
     assert {path: path.read_bytes() for path in (spoilt / "SegmentationClass").iterdir()} == before
     assert len(list(out.iterdir())) == 22
     from tests.segtrain.conftest import SIZES, draw
@@ -197,8 +197,8 @@ def test_a_folder_is_checked_against_images_and_classes(make_voc: Callable[..., 
     with pytest.raises(UsageError, match="add --images DIR --classes FILE"):
         segtrain.check(folder, quiet=True)
     report = segtrain.check(folder, images=root / "JPEGImages", classes=root / "classes.txt", quiet=True)
-    assert (report["good"], report["faults"]) == (2, [])
-    assert list(report["pixels"]) == ["background", "red", "green", "ignore"]
+    assert (report.good, report.faults) == (2, [])
+    assert list(report.pixels) == ["background", "red", "green", "ignore"]
 
 
 def test_a_broken_image_stops_or_is_left_out(
@@ -211,5 +211,5 @@ def test_a_broken_image_stops_or_is_left_out(
     with pytest.raises(DataError, match=r"1 files of the training data have faults:\ntrain_1.png: "):
         segtrain.train(recipe, tmp_path / "run", quiet=True, workers=0)
     summary = segtrain.train(recipe, tmp_path / "run", on_bad="skip", quiet=True, workers=0)
-    assert summary["images"] == 3
+    assert summary.images == 3
     assert "1 of 4 images cannot be read and are left out" in capsys.readouterr().err

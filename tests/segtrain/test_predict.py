@@ -26,7 +26,7 @@ def predict(run: Path, source: Any, out: Path, **options: Any) -> dict[str, Any]
 def test_the_score_is_what_the_predicted_masks_say(trained: tuple[Path, Path], tmp_path: Path) -> None:
     run, root = trained
     evaluation = segtrain.evaluate(run, device="cpu", workers=0, quiet=True)
-    assert evaluation == disk.read_json(run / "evaluation.json")
+    assert evaluation.as_dict() == disk.read_json(run / "evaluation.json")
     images = [root / "JPEGImages" / f"val_{index}.png" for index in range(4)]
     predict(run, images, tmp_path / "out")
     matrix = np.zeros((3, 3), np.int64)
@@ -36,23 +36,23 @@ def test_the_score_is_what_the_predicted_masks_say(trained: tuple[Path, Path], t
         for y, x in np.ndindex(truth.shape):
             if truth[y, x] != 255:
                 matrix[truth[y, x], guess[y, x]] += 1
-    np.testing.assert_array_equal(evaluation["confusion"], matrix)
+    np.testing.assert_array_equal(evaluation.confusion, matrix)
     assert len(np.unique(matrix > 0)) == 2, "the scene must show hits and misses"
     iou = np.diag(matrix) / (matrix.sum(0) + matrix.sum(1) - np.diag(matrix))
-    assert evaluation["miou"] == pytest.approx(float(np.mean(iou)))
-    assert (evaluation["images"], evaluation["classes_averaged"]) == (4, 3)
+    assert evaluation.miou == pytest.approx(float(np.mean(iou)))
+    assert (evaluation.images, evaluation.classes_averaged) == (4, 3)
     for workers in (1, 3):
         again = segtrain.evaluate(run, out=tmp_path / str(workers), device="cpu", workers=workers, quiet=True)
         assert again == evaluation
     narrow = segtrain.evaluate(
         run, out=tmp_path / "n", average_over=("red",), device="cpu", workers=0, quiet=True
     )
-    assert narrow["miou"] == pytest.approx(float(iou[1]))
-    assert narrow["confusion"] == evaluation["confusion"]
+    assert narrow.miou == pytest.approx(float(iou[1]))
+    assert narrow.confusion == evaluation.confusion
     other = segtrain.evaluate(
         run, out=tmp_path / "o", overrides=["validation.split=train"], device="cpu", workers=0, quiet=True
     )
-    assert other["confusion"] != evaluation["confusion"]
+    assert other.confusion != evaluation.confusion
 
 
 def test_images_are_shown_to_the_network_at_their_own_size(
@@ -80,8 +80,8 @@ def test_validation_without_a_labelled_pixel_is_undefined(trained: tuple[Path, P
         masks.write_mask(file, np.full_like(masks.read_mask(file), 255))
     (root / "labels.csv").write_text("id,labels\n" + "".join(f"val_{index},red\n" for index in range(4)))
     evaluation = segtrain.evaluate(run, overrides=["data.labels=csv"], device="cpu", workers=0, quiet=True)
-    assert (evaluation["miou"], evaluation["classes_averaged"]) == (None, 0)
-    json.dumps(evaluation, allow_nan=False)
+    assert (evaluation.miou, evaluation.classes_averaged) == (None, 0)
+    json.dumps(evaluation.as_dict(), allow_nan=False)
 
 
 def test_a_partial_score_is_no_score(trained: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +139,8 @@ def test_goes_on_past_a_broken_image(trained: tuple[Path, Path], tmp_path: Path)
     intact = broken.read_bytes()
     broken.write_bytes(intact[:100])
     summary = predict(run, root / "JPEGImages", tmp_path / "out", workers=2)
-    assert (summary["images"], summary["done"], summary["failed"]) == (8, 7, 1)
-    assert [row["file"] for row in summary["problems"]] == ["val_1.png"]
+    assert (summary.images, summary.done, summary.failed) == (8, 7, 1)
+    assert [row["file"] for row in summary.problems] == ["val_1.png"]
     assert not (tmp_path / "out" / "val_1.png").exists()
     assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == 7
     with pytest.raises(DataError, match=r"val_1\.png"):
@@ -148,7 +148,7 @@ def test_goes_on_past_a_broken_image(trained: tuple[Path, Path], tmp_path: Path)
     broken.write_bytes(intact)
     kept = (tmp_path / "out" / "val_0.png").stat().st_mtime_ns
     summary = predict(run, root / "JPEGImages", tmp_path / "out")
-    assert (summary["done"], summary["failed"]) == (8, 0)
+    assert (summary.done, summary.failed) == (8, 0)
     assert (tmp_path / "out" / "val_0.png").stat().st_mtime_ns == kept, "what is finished is not done again"
 
 
@@ -173,5 +173,5 @@ def test_images_that_would_share_a_mask_are_refused(trained: tuple[Path, Path], 
 def test_a_list_file_names_images_beside_it(trained: tuple[Path, Path], tmp_path: Path) -> None:
     run, root = trained
     (root / "list.txt").write_text("JPEGImages/val_2.png\n\nJPEGImages/train_0.png\n")
-    assert predict(run, root / "list.txt", tmp_path / "out")["done"] == 2
+    assert predict(run, root / "list.txt", tmp_path / "out").done == 2
     assert (tmp_path / "out" / "val_2.png").exists()

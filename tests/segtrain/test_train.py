@@ -69,7 +69,7 @@ def test_cut_at_every_step_gives_the_same_bytes(
         make_voc(count=8, val=2), schedule={"epochs": 3, "batch": 2}, validation={"split": "val"}
     )
     whole = train(recipe, tmp_path / "whole")
-    assert whole["steps"] == 12
+    assert whole.steps == 12
     cut = tmp_path / "cut"
     stop_after(0)
     with pytest.raises(Interrupted, match="stopped in epoch 1 after step 0 of 4"):
@@ -83,9 +83,9 @@ def test_cut_at_every_step_gives_the_same_bytes(
         assert position["epoch"] * 4 + position["step"] == step
     finished = train(recipe, cut)
     assert digests(cut) == digests(tmp_path / "whole")
-    assert finished["best"] == whole["best"]
+    assert finished.best == whole.best
     before = {path: path.stat().st_mtime_ns for path in (cut / "checkpoints").iterdir()}
-    assert train(recipe, cut)["steps"] == 12  # a finished run stays as it is
+    assert train(recipe, cut).steps == 12  # a finished run stays as it is
     assert {path: path.stat().st_mtime_ns for path in (cut / "checkpoints").iterdir()} == before
 
 
@@ -107,7 +107,7 @@ def test_more_epochs_extend_and_fewer_are_refused(make_voc: Make, recipe_of: Rec
     root = make_voc(count=2)
     train(recipe_of(root, schedule={"epochs": 1}), tmp_path / "run")
     longer = train(recipe_of(root, schedule={"epochs": 2}), tmp_path / "run")
-    assert longer["epochs"] == 2
+    assert longer.epochs == 2
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
     with pytest.raises(UsageError, match="has 2 epochs, the recipe 1"):
         train(recipe_of(root, schedule={"epochs": 1}), tmp_path / "run")
@@ -151,8 +151,8 @@ def test_every_number_of_images_trains(
     found = train(
         recipe_of(root, schedule={"epochs": 1, "batch": batch}, validation={"split": "val"}), tmp_path / "run"
     )
-    assert found["steps"] == steps
-    assert found["loss"] is None or math.isfinite(found["loss"])
+    assert found.steps == steps
+    assert found.loss is None or math.isfinite(found.loss)
 
 
 def test_learns(make_voc: Make, recipe_of: Recipe, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_accumulation_changes_batch_norm_alone(make_voc: Make, recipe_of: Recipe
     losses = []
     for parts in (1, 2):
         recipe = recipe_of(root, schedule={"epochs": 1, "batch": 4, "accumulate": parts})
-        losses.append(train(recipe, tmp_path / str(parts))["loss"])
+        losses.append(train(recipe, tmp_path / str(parts)).loss)
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.2)  # each part has batch statistics of its own
 
@@ -242,7 +242,7 @@ def test_skip_goes_on(
     recipe = recipe_of(make_voc(count=4), schedule={"epochs": 2, "batch": 2}, on_nan="skip")
     Poison({2}, where).install(monkeypatch)
     found = train(recipe, tmp_path / "run")
-    assert found["steps_skipped"] == 1
+    assert found.steps_skipped == 1
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["steps_skipped"] for row in rows] == [0, 1]
     assert all(math.isfinite(row["loss"]) for row in rows)
@@ -311,7 +311,7 @@ def test_masks_of_255_are_counted_and_a_set_of_them_is_refused(
     found = train(recipe, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["steps_unlabelled"] for row in rows] == [1, 1]
-    assert math.isfinite(found["loss"])
+    assert math.isfinite(found.loss)
     masks.write_mask(
         root / "SegmentationClass" / "train_1.png",
         masks.read_mask(root / "SegmentationClass" / "train_1.png") * 0 + 255,

@@ -50,7 +50,7 @@ def test_what_a_run_holds(recipe: dict[str, Any], tmp_path: Path) -> None:
     found = pseudolabel.train(recipe, tmp_path / "run", quiet=True, workers=0)
     run = tmp_path / "run"
     evaluation = disk.read_json(run / "evaluation.json")
-    assert {key: found[key] for key in evaluation} == evaluation
+    assert {key: found.as_dict()[key] for key in evaluation} == evaluation
     assert evaluation["images"] == 6
     assert evaluation["positives"] == {"red": 2, "green": 3, "blue": 3}
     assert evaluation["map"] == pytest.approx(np.mean(list(evaluation["ap"].values())))
@@ -68,7 +68,7 @@ def test_what_a_run_holds(recipe: dict[str, Any], tmp_path: Path) -> None:
     )
     before = classifier_files(run)
     again = pseudolabel.train(recipe, run, quiet=True)
-    assert {key: again[key] for key in evaluation} == evaluation
+    assert {key: again.as_dict()[key] for key in evaluation} == evaluation
     assert classifier_files(run) == before
 
 
@@ -77,7 +77,7 @@ def test_it_learns(recipe: dict[str, Any], tmp_path: Path) -> None:
     found = pseudolabel.train(recipe, tmp_path / "run", overrides=more, quiet=True, workers=0)
     lines = disk.read_json_lines(tmp_path / "run" / "metrics.jsonl")
     assert lines[-1]["loss"] < 0.6 * lines[0]["loss"]
-    assert found["map"] >= 0.9
+    assert found.map >= 0.9
 
 
 @pytest.mark.parametrize(("cut", "workers"), [(1, 0), (2, 2), (3, 3), (4, 2), (5, 0), (6, 3)])
@@ -152,7 +152,7 @@ def test_more_epochs_extend_and_fewer_are_refused(recipe: dict[str, Any], tmp_pa
     pseudolabel.train(recipe, tmp_path / "run", quiet=True, workers=0)
     found = pseudolabel.train(recipe, tmp_path / "run", overrides=["schedule.epochs=3"], quiet=True)
     lines = disk.read_json_lines(tmp_path / "run" / "metrics.jsonl")
-    assert (found["epochs"], len(lines)) == (3, 3)
+    assert (found.epochs, len(lines)) == (3, 3)
     with pytest.raises(UsageError, match=r"has 3 epochs, schedule.epochs asks for 2"):
         pseudolabel.train(recipe, tmp_path / "run", quiet=True)
 
@@ -192,7 +192,7 @@ def test_a_moved_data_set_continues(
 
 def test_bf16_trains(recipe: dict[str, Any], tmp_path: Path) -> None:
     found = pseudolabel.train(recipe, tmp_path / "run", overrides=["precision=bf16"], quiet=True, workers=0)
-    assert 0 < found["map"] <= 1
+    assert 0 < found.map <= 1
 
 
 class TestRefused:
@@ -242,7 +242,7 @@ class TestRefused:
         found = pseudolabel.train(
             recipe, tmp_path / "run", overrides=where, quiet=True, workers=0, on_bad="skip"
         )
-        assert found["problems"] == 1
+        assert found.problems == 1
         lines = disk.read_json_lines(tmp_path / "run" / "metrics.jsonl")
         assert [line["images"] for line in lines] == [9, 9]
 
@@ -263,8 +263,8 @@ def test_without_validation_there_is_no_score(recipe: dict[str, Any], tmp_path: 
     found = pseudolabel.train(
         recipe, tmp_path / "run", overrides=["schedule.epochs=1"], quiet=True, workers=0
     )
-    assert (found["images"], found["map"]) == (0, None)
-    assert set(found["ap"].values()) == {None}
+    assert (found.images, found.map) == (0, None)
+    assert set(found.ap.values()) == {None}
 
 
 def test_noise_is_in_every_step_and_an_interrupted_run_draws_it_again(
@@ -293,8 +293,8 @@ def test_noise_is_in_every_step_and_an_interrupted_run_draws_it_again(
 
 def test_limit_takes_the_first_images_of_each_list(recipe: dict[str, Any], tmp_path: Path) -> None:
     found = pseudolabel.train(recipe, tmp_path / "run", limit=4, quiet=True, workers=0)
-    assert found["images"] == 4
-    assert sum(found["positives"].values()) == 5
+    assert found.images == 4
+    assert sum(found.positives.values()) == 5
     assert disk.read_json(tmp_path / "run" / "summary.json")["images"] == 4
     with pytest.raises(UsageError, match="made by another configuration"):
         pseudolabel.train(recipe, tmp_path / "run", quiet=True, workers=0)

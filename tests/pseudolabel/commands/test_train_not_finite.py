@@ -85,7 +85,7 @@ class TestNotFinite:
         found = pseudolabel.train(
             recipe, tmp_path / "run", overrides=["precision=float16"], quiet=True, workers=0
         )
-        assert found["map"] is not None
+        assert found.map is not None
         lines = disk.read_json_lines(tmp_path / "run" / "metrics.jsonl")
         assert [line["steps_scaled"] for line in lines] == [1, 0]
         (problem,) = disk.read_json_lines(tmp_path / "run" / "problems.jsonl")
@@ -123,7 +123,7 @@ class TestSkip:
         assert all(np.isfinite(line["loss"]) for line in lines)
         (problem,) = disk.read_json_lines(tmp_path / "run" / "problems.jsonl")
         assert (problem["code"], problem["remedy"]) == ("not_finite", "the step was left out")
-        assert (found["problems"], found["failed"]) == (1, 0)
+        assert (found.problems, found.failed) == (1, 0)
 
     def test_has_a_limit(
         self, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,7 @@ import segtrain
 from tests.pseudolabel.training.small_data import classifier_recipe, segmentation_recipe, write_squares
 
 SCRIPT = Path(__file__).with_name("killed.py")
-TRAIN: dict[str, Callable[..., dict[str, Any]]] = {"pl": pseudolabel.train, "seg": segtrain.train}
+TRAIN: dict[str, Callable[..., Any]] = {"pl": pseudolabel.train, "seg": segtrain.train}
 RECIPES = {"pl": classifier_recipe, "seg": segmentation_recipe}
 FILES = {
     "pl": ("classifier.safetensors", "metrics.jsonl", "evaluation.json"),
