@@ -25,6 +25,7 @@ from pseudolabel.commands.generate import generate
 from pseudolabel.commands.reference import reference
 from pseudolabel.commands.refine import refine
 from pseudolabel.commands.sweep import sweep
+from pseudolabel.commands.train import ClassifierSummary
 from pseudolabel.commands.train import train as train_classifier
 from pseudolabel.errors import DataError, Interrupted, PseudolabelError
 from pseudolabel.recipes.loading import load_recipe, plain_data
@@ -113,7 +114,7 @@ class Results:
     train: Dataset
     report: Dataset
     shown: tuple[str, ...]
-    classifier: dict[str, Any] | None
+    classifier: ClassifierSummary | None
     references: Mapping[str, dict[str, Any]]
     outcomes: tuple[Outcome, ...]
 
@@ -155,18 +156,9 @@ def run(plan: Plan, folder: Path, commands: SegCommands, options: Options) -> Re
         training, network, predictions = _network(
             candidate, plan, folder, folders, data, shown, commands, options
         )
+        took = seconds.get(candidate.folder)
         outcomes.append(
-            Outcome(
-                candidate,
-                threshold,
-                seconds.get(candidate.folder),
-                swept,
-                masks,
-                network,
-                training,
-                folders,
-                predictions,
-            )
+            Outcome(candidate, threshold, took, swept, masks, network, training, folders, predictions)
         )
     descriptions = {split: description for split, (_, description) in references.items()}
     return Results(data["train"], data["report"], shown, trained, descriptions, tuple(outcomes))

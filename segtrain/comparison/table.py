@@ -223,7 +223,8 @@ def _of_reference(rows: Sequence[Mapping[str, Any]], split: str) -> dict[str, An
 def _classifier(results: Results) -> dict[str, Any] | None:
     if results.classifier is None:
         return None
-    return {key: results.classifier.get(key) for key in ("images", "map", "ap", "epochs")}
+    plain = results.classifier.as_dict()
+    return {key: plain[key] for key in ("images", "map", "ap", "epochs")}
 
 
 def _unplaced(value: Any) -> Any:

@@ -29,7 +29,7 @@ ALLOWED = {
         "__init__.py", "_torchvision.py", "card.py", "checkpoint.py", "cli.py", "commands", "comparison",
         "contracts", "course.py", "curves.py", "dataset.py", "export", "inspection.py", "learning.py",
         "loss.py", "losses", "networks.py", "pairs.py", "py.typed",
-        "recipe.py", "scoring.py", "text.py",
+        "recipe.py", "results.py", "scoring.py", "text.py",
     },
     "pseudolabel/commands": {
         "__init__.py", "_selection.py", "affinity.py", "data_check.py", "data_convert.py", "data_download.py",

@@ -283,7 +283,7 @@ def test_the_share_is_of_the_network_on_ground_truth() -> None:
         outcome: Any = SimpleNamespace(
             plan=candidate,
             network={"miou": miou},
-            training={"epochs": 1},
+            training=SimpleNamespace(epochs=1),
             threshold=None,
             sweep=None,
             seconds=None,
