@@ -123,7 +123,8 @@ class Course:
         recipe, network = self.start.recipe, self.start.network
         if self.run is not None:
             disk.write_text(self.folder / layout.RECIPE, dump_recipe(recipe))
-        position = learner.load(self.folder / CHECKPOINTS, self._check, console.say)
+        say = console.say if self.run is not None else (lambda text: None)  # once, not on every rank
+        position = learner.load(self.folder / CHECKPOINTS, self._check, say)
         if position is not None:
             self._say(f"going on after epoch {position.epoch}, step {position.step}")
             return position
