@@ -51,7 +51,7 @@ class CandidatePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """A comparison with every recipe read.
 
     Attributes:
@@ -72,7 +72,9 @@ class Plan:
     report_data: ReaderStep
 
 
-def read(source: Path | str | Mapping[str, Any] | CompareRecipe, overrides: Sequence[str] = ()) -> Plan:
+def read(
+    source: Path | str | Mapping[str, Any] | CompareRecipe, overrides: Sequence[str] = ()
+) -> ComparisonPlan:
     """Read a comparison and every recipe that it names.
 
     Args:
@@ -109,7 +111,7 @@ def read(source: Path | str | Mapping[str, Any] | CompareRecipe, overrides: Sequ
         name = Path(candidate.recipe).name
         both = {"train": train, "report": report}
         candidates.append(CandidatePlan(candidate.name, folder, name, both, None, _swept(train, recipe)))
-    return Plan(
+    return ComparisonPlan(
         recipe,
         classifier,
         recipe.classifier.run,

@@ -20,7 +20,7 @@ from pseudolabel.figures.text import percent
 from pseudolabel.records import ImageRecord, MaskSource
 from pseudolabel.runs import disk, layout
 from segtrain.comparison import charts, table
-from segtrain.comparison.plan import Plan
+from segtrain.comparison.plan import ComparisonPlan
 from segtrain.comparison.stages import Outcome, Results
 
 TEMPLATE = "report.html.j2"
@@ -39,7 +39,7 @@ class Strip:
     images: tuple[ImageArray | None, ...]
 
 
-def write(plan: Plan, results: Results, folder: Path) -> dict[str, Any]:
+def write(plan: ComparisonPlan, results: Results, folder: Path) -> dict[str, Any]:
     """Write a comparison up.
 
     Args:

@@ -34,7 +34,7 @@ from pseudolabel.recipes.steps import ReaderStep
 from pseudolabel.records import Dataset
 from pseudolabel.runs import disk
 from segtrain.comparison.kept import contents, kept, mark, truth_of
-from segtrain.comparison.plan import CandidatePlan, Plan
+from segtrain.comparison.plan import CandidatePlan, ComparisonPlan
 from segtrain.recipe import SegRecipe
 from segtrain.results import PredictionSummary, SegmentationEvaluation, TrainingSummary
 
@@ -119,7 +119,7 @@ class Results:
     outcomes: tuple[Outcome, ...]
 
 
-def run(plan: Plan, folder: Path, commands: SegCommands, options: Options) -> Results:
+def run(plan: ComparisonPlan, folder: Path, commands: SegCommands, options: Options) -> Results:
     """Run every stage that is not finished.
 
     Args:
@@ -248,7 +248,7 @@ def _references(
 
 def _score(
     candidate: CandidatePlan,
-    plan: Plan,
+    plan: ComparisonPlan,
     folder: Path,
     data: Mapping[str, Dataset],
     references: Mapping[str, tuple[Path, dict[str, Any]]],
@@ -311,7 +311,7 @@ def _masks(
 
 def _evaluate(
     candidate: CandidatePlan,
-    plan: Plan,
+    plan: ComparisonPlan,
     folder: Path,
     masks: Path,
     split: str,
@@ -341,7 +341,7 @@ def _evaluate(
 
 def _network(
     candidate: CandidatePlan,
-    plan: Plan,
+    plan: ComparisonPlan,
     folder: Path,
     folders: Mapping[str, Path],
     data: Mapping[str, Dataset],

@@ -11,7 +11,7 @@ from pseudolabel import __version__, console
 from pseudolabel.figures.text import percent, table
 from pseudolabel.recipes.loading import plain_data
 from pseudolabel.recipes.steps import ReaderStep
-from segtrain.comparison.plan import Plan
+from segtrain.comparison.plan import ComparisonPlan
 from segtrain.comparison.stages import Outcome, Results
 
 FIGURES = (
@@ -26,7 +26,7 @@ PICKED = {
 }
 
 
-def document(plan: Plan, results: Results) -> dict[str, Any]:
+def document(plan: ComparisonPlan, results: Results) -> dict[str, Any]:
     """A comparison as JSON; undefined figures are None, nothing in it tells where it was made."""
     truth = next((outcome for outcome in results.outcomes if outcome.plan.truth), None)
     best = truth.network["miou"] if truth is not None else None
@@ -177,7 +177,7 @@ def split_name(step: ReaderStep, otherwise: str) -> str:
     return str(step.parameters().get("split") or otherwise)
 
 
-def _row(plan: Plan, outcome: Outcome, truth: float | None) -> dict[str, Any]:
+def _row(plan: ComparisonPlan, outcome: Outcome, truth: float | None) -> dict[str, Any]:
     candidate, network = outcome.plan, outcome.network
     kind = "truth" if candidate.truth else "recipe" if candidate.generate else "masks"
     miou = network["miou"]
