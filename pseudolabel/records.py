@@ -171,11 +171,14 @@ class Dataset:
         space: the class names; `LabelSpace.none()` where the data has no classes of its own.
         parts: a folder of `<id>.png` where 1 marks the part that tells an object's class and 2 its
             body, or None; only scenes have one.
+        labels_from: where the labels came from: `csv`, `txt` (a list of numbers), `xml` or `masks` (pixels
+            of the ground truth); None where no labels are given.
     """
 
     records: tuple[ImageRecord, ...]
     space: LabelSpace
     parts: Path | None = None
+    labels_from: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,12 @@ def write_card(
     taken: str,
     inspection: Inspection,
     history: Sequence[Mapping[str, Any]],
+    labels: Mapping[str, str | None] | None = None,
 ) -> str:
-    """The card as Markdown; no path, host or time, so that the same training writes the same card."""
+    """The card as Markdown; no path, host or time, so that the same training writes the same card.
+
+    `labels` has `labels` and `labels_from` of the run that made the masks, or is None.
+    """
     network, names = header.architecture, header.space.names
     masks = "the data's own masks" if recipe.masks is None else "pseudo-masks"
     last = history[-1] if history else {}
@@ -34,6 +38,8 @@ def write_card(
         "| --- | --- |",
         "| input | RGB 0..255, any size from 1 x 1 |",
         f"| normalisation | (x / 255 - {_triple(network.mean)}) / {_triple(network.std)}, done inside |",
+        f"| masks | {masks} |",
+        *([] if recipe.masks is None else [f"| {_labels(labels or {})} |"]),
         f"| output stride | {network.output_stride} |",
         f"| {taken.partition(':')[0]} | {taken.partition(': ')[2]} |",
         f"| last epoch | {last.get('epoch', 'none')}, training loss {_number(last.get('loss'))} |",
@@ -74,6 +80,11 @@ def _settings(recipe: SegRecipe) -> list[str]:
         if section not in ("data", "masks", "validation"):
             lines.append(line)
     return lines
+
+
+def _labels(labels: Mapping[str, str | None]) -> str:
+    by = f" ({labels['labels_from']})" if labels.get("labels_from") else ""
+    return f"image labels of the pseudo-masks | labels: {labels.get('labels') or 'not known'}{by}"
 
 
 def _triple(values: Sequence[float]) -> str:

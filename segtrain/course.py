@@ -158,7 +158,9 @@ class Course:
         checkpoint.save_last(self.folder, learner, position, self._header(network, position.epoch))
 
     def _write_pages(self, header: Header, taken: weights.Taken, position: Position) -> None:
-        card = write_card(self.recipe, header, str(taken), self.inspection, position.history)
+        card = write_card(
+            self.recipe, header, str(taken), self.inspection, position.history, self.pairs.labels
+        )
         disk.write_text(self.folder / "MODEL_CARD.md", card)
         disk.write_bytes(self.folder / "curves.png", draw(position.history))
 

@@ -40,6 +40,13 @@ class PairSet:
     folder: Path | None = None
     run: Run | None = None
 
+    @property
+    def labels(self) -> dict[str, str | None]:
+        """Where the image labels of the masks came from, as their run says; None where that is not known."""
+        stored = self.run is not None and (self.run.path / layout.SUMMARY).is_file()
+        summary = self.run.summary if self.run is not None and stored else {}
+        return {key: summary.get(key) for key in ("labels", "labels_from")}
+
     def digest(self, item: str) -> str | None:
         """sha256 of a mask as the manifest of the generated run says; None for a mask of other origin."""
         if self.run is None or item not in self.run.manifest:

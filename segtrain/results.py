@@ -68,6 +68,13 @@ class SegmentationEvaluation(_Result):
         average_over: class names that the means are taken over.
         checkpoint: name, sha256 and epoch of the network.
         classes: names, background first.
+        reader, split: what the images and their ground truth were read from.
+        image_list: `images` scored, `listed` images of the data, `sha256` of the sorted ids.
+        masks: that were trained on: `ground truth` or `pseudo-masks`.
+        labels, labels_from: where the image labels of the pseudo-masks came from, where known.
+        training_images: how many of the scored images were trained on; None where that is not known.
+        threshold, postprocess: of the predicted masks: None and none, argmax decides.
+        versions: of the packages that counted.
     """
 
     images: int
@@ -88,6 +95,16 @@ class SegmentationEvaluation(_Result):
     average_over: list[str]
     checkpoint: dict[str, Any]
     classes: list[str]
+    reader: str
+    split: str | None
+    image_list: dict[str, Any]
+    masks: str
+    labels: str | None
+    labels_from: str | None
+    training_images: int | None
+    threshold: dict[str, Any] | None
+    postprocess: list[dict[str, Any]]
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)

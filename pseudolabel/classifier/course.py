@@ -113,7 +113,7 @@ class Course:
             self._list_unreadable()
             if not finished:
                 raise stop.fault(f"{self.folder.name} is saved")
-        evaluation: dict[str, Any] = position.history[-1]["evaluation"]
+        evaluation: dict[str, Any] = {**position.history[-1]["evaluation"], **self._labels()}
         if self.run is not None:
             self._write(position, self._summary(steps * recipe.schedule.epochs - done, begun), evaluation)
         return evaluation
@@ -206,6 +206,7 @@ class Course:
         seconds, device = time.monotonic() - begun, self.fabric.device
         return {
             "images": len(self.start.training.records),
+            **self._labels(),
             "seconds": round(seconds, 2),
             "steps": steps,
             "images_per_second": round(steps * self.start.recipe.schedule.batch / seconds, 2),
@@ -219,6 +220,10 @@ class Course:
                 "timm": timm.__version__,
             },
         }
+
+    def _labels(self) -> dict[str, Any]:
+        """Where the labels of the training images came from."""
+        return {"labels": "given", "labels_from": self.start.training.labels_from}
 
     def _say(self, text: str) -> None:
         if not self.quiet:

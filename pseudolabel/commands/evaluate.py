@@ -9,12 +9,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pseudolabel import console
+from pseudolabel import __version__, console
 from pseudolabel.errors import DataError, UsageError
 from pseudolabel.recipes.overrides import Overrides
 from pseudolabel.runs import disk, layout
 from pseudolabel.runs.run import Run
 from pseudolabel.scoring.evaluation import Evaluation, evaluated
+from pseudolabel.scoring.provenance import provenance
 from pseudolabel.scoring.reference_maps import ReferenceMaps
 from pseudolabel.scoring.truth import Truth, check_classes, listed, of_folder, of_reader, png_ids
 
@@ -75,7 +76,7 @@ def evaluate(  # long: a dozen arguments, each with its line
     given = None if run is None else Run.open(run)
     folder = given.path / layout.MASKS if given is not None else Path(str(masks))
     within = None if given is None else given.listed
-    labels = None
+    recipe = None
     if truth is not None:
         if classes is None:
             raise UsageError("evaluate: --truth needs --classes FILE, a class name a line, background first")
@@ -86,7 +87,7 @@ def evaluate(  # long: a dozen arguments, each with its line
             _refuse_untrue(judged, folder, Path(truth), within)
     elif given is not None:
         recipe = given.recipe_with(overrides)
-        judged, labels = of_reader(data or recipe.data, limit, within), recipe.labels.source
+        judged = of_reader(data or recipe.data, limit, within)
     elif data is not None:
         judged = of_reader(data, limit)
     else:
@@ -99,7 +100,13 @@ def evaluate(  # long: a dozen arguments, each with its line
         if given is not None and not other_classifier:
             maps.check_classifier(given)
     result = evaluated(
-        judged, folder, maps, average_over=average_over, labels=labels, workers=workers, quiet=quiet
+        judged,
+        folder,
+        maps,
+        average_over=average_over,
+        provenance=provenance(judged.records, judged.listed, given, recipe, __version__),
+        workers=workers,
+        quiet=quiet,
     )
     path = (folder if given is None else given.path) / layout.EVALUATION
     if out is not None:

@@ -106,6 +106,7 @@ def generate(
             console.say(f"memory ran out: {lanes.batch} items a forward instead of {model.asked}")
         return driver.summary(
             labels=settled.labels.source,
+            labels_from=data.labels_from,
             device=torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
             workers=workers,
             versions={"timm": version("timm")},

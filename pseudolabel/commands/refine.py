@@ -93,7 +93,11 @@ def refine(
         processes = worth_processes(left, workers, plan.needs_processes())
         driver.run(events, partial(masked, plan=plan), workers=workers, processes=processes)
         return driver.summary(
-            labels=recipe.labels.source, device="cpu", workers=workers, classifier=source.classifier
+            labels=recipe.labels.source,
+            labels_from=source.labels_from,
+            device="cpu",
+            workers=workers,
+            classifier=source.classifier,
         )
 
 

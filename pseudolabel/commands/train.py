@@ -32,6 +32,7 @@ class ClassifierSummary:
         classes_averaged: how many those are.
         ap, positives: average precision (None without a positive) and number of positives by class name.
         common: `map` over the classes with `at_least` so many images.
+        labels, labels_from: where the labels of the training images came from, see `Dataset`.
     """
 
     run: str
@@ -46,6 +47,8 @@ class ClassifierSummary:
     ap: dict[str, float | None]
     positives: dict[str, int]
     common: dict[str, Any]
+    labels: str = "given"
+    labels_from: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""

@@ -34,6 +34,7 @@ def evaluation(result: Mapping[str, Any]) -> str:
     shown = [key for key in keys if key in result]
     lines = [
         f"{result['images']} images, mean over {result['classes_averaged']} classes, in %",
+        *_scored(result),
         table(list(shown), [[percent(result[key]) for key in shown]]),
         "",
         table(["class", "IoU"], [[name, percent(value)] for name, value in result["iou"].items()]),
@@ -44,14 +45,38 @@ def evaluation(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _scored(result: Mapping[str, Any]) -> list[str]:
+    """What was scored: the list, its labels, the checkpoint; and a warning about training images."""
+    lines = []
+    if result.get("reader"):
+        split = f", split {result['split']}" if result.get("split") else ""
+        listed = result.get("image_list", {}).get("listed")
+        of = "" if listed in (None, result["images"]) else f", of {listed} listed"
+        lines.append(f"scored: {result['reader']}{split}{of}")
+    if result.get("labels"):
+        lines.append(labels(result))
+    if result.get("training_images"):
+        lines.append(
+            f"{result['training_images']} of these images were trained on: no score on unseen images"
+        )
+    return lines
+
+
 def classifier(result: Mapping[str, Any]) -> str:
     """Result of `pl train`."""
+    shown = f"\n{labels(result)}" if result.get("labels") else ""
     if result.get("map") is None:
-        return "trained; no validation data"
+        return "trained; no validation data" + shown
     positives = result.get("positives", {})
     rows = [[name, percent(value), str(positives.get(name, ""))] for name, value in result["ap"].items()]
     head = f"{result['images']} validation images, mAP {percent(result['map'])} %"
-    return f"{head}\n{table(['class', 'AP', 'images'], rows)}"
+    return f"{head}{shown}\n{table(['class', 'AP', 'images'], rows)}"
+
+
+def labels(result: Mapping[str, Any]) -> str:
+    """Where the image labels of a result came from."""
+    by = result.get("labels_from")
+    return f"labels: {result['labels']}" + (f" ({by})" if by else "")
 
 
 def summary(result: Mapping[str, Any]) -> str:
@@ -63,6 +88,8 @@ def summary(result: Mapping[str, Any]) -> str:
         line += f", on {result['device']}"
     if result.get("failed"):
         line += f"; {result['failed']} not done, see problems.jsonl"
+    if result.get("labels"):
+        line += f"\n{labels(result)}"
     notes = [
         f"{result[key]} images {what}"
         for key, what in (

@@ -102,6 +102,7 @@ class RunSummary:
         problems: lines of problems.jsonl.
         seconds, images_per_second: of this call.
         labels: where the image-level labels came from, `given` or `predicted`.
+        labels_from: given by what: `csv`, `xml`, `masks`, ...; see `Dataset`.
         device, workers, versions: in what surroundings.
         classifier: sha256 of the classifier that made the maps; None where that is not known.
         target_layers, batch, batch_asked, norms_folded, threads, uncovered: see `ModelFacts`; None where maps
@@ -119,6 +120,7 @@ class RunSummary:
     seconds: float
     images_per_second: float | None
     labels: str
+    labels_from: str | None
     device: str
     workers: int
     versions: dict[str, str]
@@ -227,6 +229,7 @@ class Driver:
         self,
         *,
         labels: str,
+        labels_from: str | None,
         device: str,
         workers: int,
         versions: Mapping[str, str] | None = None,
@@ -236,7 +239,7 @@ class Driver:
         """Write summary.json and name what has no mask.
 
         Args:
-            labels, device, workers, model: see `RunSummary`.
+            labels, labels_from, device, workers, model: see `RunSummary`.
             versions: of further packages.
             classifier: sha256 of the classifier of stored maps, where no model ran.
         """
@@ -257,6 +260,7 @@ class Driver:
             seconds=round(self.seconds, 2),
             images_per_second=round(self.done / self.seconds, 3) if self.seconds > 0 else None,
             labels=labels,
+            labels_from=labels_from if labels == "given" else None,
             device=device,
             workers=workers,
             versions={

@@ -41,7 +41,8 @@ def read(
     Args:
         root: folder with JPEGImages and ImageSets.
         split: name of a list.
-        labels: "csv", "xml", "masks" or the path of a csv in root; None takes the first that is there.
+        labels: "csv", "xml", "masks", "none" or the path of a csv in root; None takes labels.csv, or else
+            Annotations.
         classes: class list in root; None takes root/classes.txt, or the twenty classes of VOC.
         empty: whether an image may be labelled with nothing.
         parts: handed on.
@@ -66,7 +67,7 @@ def read(
         name, where = lost[0]
         more = f" ({len(lost)} are missing)" if len(lost) > 1 else ""
         raise DataError(f"{where}: no image {images / name}.jpg{more}; add it or remove the line")
-    source = _source(root, labels)
+    labels_from, source = _source(root, labels)
     given = source(entries, [mask for _, _, mask in files], space) if source else [None] * len(entries)
     for (name, where), row in zip(entries, given, strict=True):
         if row == () and empty == "refuse":
@@ -76,7 +77,7 @@ def read(
     records = tuple(
         ImageRecord(name, image, row, mask) for (name, image, mask), row in zip(files, given, strict=True)
     )
-    return Dataset(records, space, parts)
+    return Dataset(records, space, parts, labels_from)
 
 
 def read_list(root: Path, split: str) -> list[Entry]:
@@ -111,22 +112,34 @@ def _space(root: Path, classes: str | None) -> LabelSpace:
 Source = Callable[[Sequence[Entry], Sequence[Path | None], LabelSpace], list[tuple[int, ...] | None]]
 
 
-def _source(root: Path, labels: str | None) -> Source | None:
-    """Where labels come from: a function of the entries, their masks and the classes."""
+def _source(root: Path, labels: str | None) -> tuple[str | None, Source | None]:
+    """Where labels come from: its name, and a function of the entries, their masks and the classes.
+
+    Raises:
+        DataError: nothing says where they come from. Pixel masks give labels only where they are asked for.
+    """
     own = root / "labels.csv"
     if labels is None:
         if own.is_file():
-            return _from_csv(own)
-        if (root / ANNOTATIONS).is_dir():
-            return _from_annotations(root)
-        return _from_masks(required=False)
-    if labels == "csv":
-        return _from_csv(own)
-    if labels == "xml":
-        return _from_annotations(root)
-    if labels == "masks":
-        return _from_masks(required=True)
-    return _from_csv(_files.below(root, labels))
+            labels = "csv"
+        elif (root / ANNOTATIONS).is_dir():
+            labels = "xml"
+        else:
+            raise DataError(
+                f"{root}: no labels (no {own.name}, no {ANNOTATIONS}); write labels: FILE for a csv in root, "
+                "labels: masks to take them from the pixel masks, or labels: none where none are needed"
+            )
+    match labels:
+        case "none":
+            return None, None
+        case "csv":
+            return "csv", _from_csv(own)
+        case "xml":
+            return "xml", _from_annotations(root)
+        case "masks":
+            return "masks", _from_masks
+        case _:
+            return "csv", _from_csv(_files.below(root, labels))
 
 
 def _from_csv(path: Path) -> Source:
@@ -171,20 +184,14 @@ def _from_annotations(root: Path) -> Source:
     return source
 
 
-def _from_masks(required: bool) -> Source:
-    def source(
-        entries: Sequence[Entry], paths: Sequence[Path | None], space: LabelSpace
-    ) -> list[tuple[int, ...] | None]:
-        rows: list[tuple[int, ...] | None] = []
-        for (name, where), path in zip(entries, paths, strict=True):
-            if path is None:
-                if required:
-                    raise DataError(f"{where}: {name!r} has no mask to take labels from; give a csv")
-                rows.append(None)
-                continue
-            mask = masks.read_mask(path)
-            masks.check_values(mask, space, path)
-            rows.append(tuple(int(value) for value in np.unique(mask) if value not in (BACKGROUND, IGNORE)))
-        return rows
-
-    return source
+def _from_masks(
+    entries: Sequence[Entry], paths: Sequence[Path | None], space: LabelSpace
+) -> list[tuple[int, ...] | None]:
+    rows: list[tuple[int, ...] | None] = []
+    for (name, where), path in zip(entries, paths, strict=True):
+        if path is None:
+            raise DataError(f"{where}: {name!r} has no mask to take labels from; give a csv")
+        mask = masks.read_mask(path)
+        masks.check_values(mask, space, path)
+        rows.append(tuple(int(value) for value in np.unique(mask) if value not in (BACKGROUND, IGNORE)))
+    return rows

@@ -83,6 +83,7 @@ def table(params: Table) -> Dataset:
     return Dataset(
         tuple(_record(line, name, image, masks, params, space, path) for line, name, image in chosen),
         space,
+        labels_from=_form(path),
     )
 
 
@@ -138,9 +139,14 @@ class _Folder:
         return file
 
 
+def _form(path: Path) -> str:
+    """`csv`, or `txt` for a list of numbers: a .txt without the header of a csv."""
+    return "csv" if path.suffix.lower() != ".txt" or _labels.has_header(path) else "txt"
+
+
 def _read(path: Path, space: LabelSpace | None) -> list[_labels.Line]:
-    """Lines of a csv, or of a list of numbers: a .txt without the header of a csv."""
-    if path.suffix.lower() != ".txt" or _labels.has_header(path):
+    """Lines of a csv, or of a list of numbers."""
+    if _form(path) == "csv":
         lines = _labels.read_csv(path, None if space is None else space.names)
     elif space is None:
         raise DataError(f"{path}: a list of class numbers needs `classes`, a file with their names")

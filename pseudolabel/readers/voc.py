@@ -1,6 +1,7 @@
-"""PASCAL VOC layout: JPEGImages, SegmentationClass, ImageSets; labels from a csv, XML or the masks.
+"""PASCAL VOC layout: JPEGImages, SegmentationClass, ImageSets; labels from a csv or XML.
 
-Reads VOC 2012 as it comes, and any data set laid out like it.
+Reads VOC 2012 as it comes, and any data set laid out like it. Pixel masks give the image labels only where
+`labels: masks` asks for it; `labels: none` is for work that needs no labels.
 
 Source: Everingham et al. 2010, The PASCAL Visual Object Classes (VOC) challenge; SegmentationClassAug
 holds the masks of Hariharan et al. 2011 (SBD) where somebody added them.
@@ -22,7 +23,8 @@ class Voc(Parameters):
     root: str = parameter(help="folder that holds JPEGImages and ImageSets")
     split: str = parameter("train", help="list in ImageSets/Segmentation, or else in ImageSets/Main")
     labels: str | None = parameter(
-        None, help="csv | xml | masks | a csv in root; null takes labels.csv, Annotations or masks"
+        None,
+        help="csv | xml | masks | none | a csv in root; null takes labels.csv, or else Annotations",
     )
     classes: str | None = parameter(
         None, help="class list in root, background first; null takes classes.txt, or VOC's twenty"

@@ -175,6 +175,12 @@ class Run:
         sha256 = own.get("classifier")
         return None if sha256 is None else str(sha256)
 
+    @property
+    def labels_from(self) -> str | None:
+        """What gave the image labels, `csv` or the like; None if predicted or not known."""
+        known = self.summary.get("labels_from") if (self.path / layout.SUMMARY).is_file() else None
+        return None if known is None else str(known)
+
     @functools.cached_property
     def problems(self) -> tuple[dict[str, Any], ...]:
         """What went wrong: file, code, what, remedy; `item` is the id of an image that has a mask."""

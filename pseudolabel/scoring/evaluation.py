@@ -18,6 +18,7 @@ from pseudolabel.metrics.confusion import READINGS, Counts, Reading, averaged_id
 from pseudolabel.records import ImageRecord
 from pseudolabel.scoring import reference_maps
 from pseudolabel.scoring.counts import Sums, count, matrices
+from pseudolabel.scoring.provenance import Provenance
 from pseudolabel.scoring.reference_maps import ReferenceMaps
 from pseudolabel.scoring.truth import Truth, listed, size
 
@@ -50,7 +51,7 @@ class Evaluation:
         average_over: class names that the means are taken over; None is all of them.
         reference: the reference maps, or None.
         miou_interval: spread of `miou` over the images; None where there are too many.
-        labels: where the labels of the run came from, or None.
+        image_list, labels, labels_from, checkpoint, threshold, postprocess, versions: see `Provenance`.
         reader, split: what the truth was read from.
     """
 
@@ -77,7 +78,13 @@ class Evaluation:
     average_over: list[str] | None
     reference: dict[str, Any] | None
     miou_interval: dict[str, Any] | None
+    image_list: dict[str, Any]
     labels: str | None
+    labels_from: str | None
+    checkpoint: dict[str, Any] | None
+    threshold: dict[str, Any] | None
+    postprocess: list[dict[str, Any]] | None
+    versions: dict[str, str]
     reader: str
     split: str | None
 
@@ -92,7 +99,7 @@ def evaluated(
     reference: ReferenceMaps | None,
     *,
     average_over: Sequence[str] | None,
-    labels: str | None,
+    provenance: Provenance,
     workers: int,
     quiet: bool,
 ) -> Evaluation:
@@ -103,7 +110,7 @@ def evaluated(
         folder: holds `<id>.png` for each of them.
         reference: tells DR from NDR, or None.
         average_over: class names that means are taken over, background too if it is to count; None for all.
-        labels: where the labels came from.
+        provenance: of the masks.
         workers: threads that read masks.
         quiet: no progress.
 
@@ -132,7 +139,7 @@ def evaluated(
         average_over=None if chosen is None else [judged.space.names[c] for c in chosen],
         reference=None if reference is None else reference.as_dict(),
         miou_interval=_interval(sums, judged, chosen),
-        labels=labels,
+        **dataclasses.asdict(provenance),
         reader=judged.reader,
         split=judged.split,
     )

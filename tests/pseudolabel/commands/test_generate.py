@@ -58,6 +58,8 @@ def test_writes_what_the_contract_says(place: Path, tmp_path: Path) -> None:
         "batch",
         "labels",
     } <= stored.keys()
+    assert (stored["labels"], stored["labels_from"]) == ("given", "csv")
+    assert "labels: given (csv)" in FORMS["summary"](summary.as_dict()).splitlines()
     assert (run / "classes.txt").read_text().splitlines() == list(NAMES)
     table = lines(run)
     assert list(table) == [f"p{index}" for index in range(8)]

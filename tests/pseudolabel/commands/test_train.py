@@ -16,6 +16,7 @@ from pseudolabel import cli, console
 from pseudolabel.classifier.checkpoint import load_classifier
 from pseudolabel.classifier.terms import Terms
 from pseudolabel.errors import DataError, Interrupted, UsageError
+from pseudolabel.figures.text import FORMS
 from pseudolabel.recipes.schema import TrainRecipe
 from pseudolabel.records import ImageRecord
 from pseudolabel.runs import disk
@@ -52,6 +53,9 @@ def test_what_a_run_holds(recipe: dict[str, Any], tmp_path: Path) -> None:
     evaluation = disk.read_json(run / "evaluation.json")
     assert {key: found.as_dict()[key] for key in evaluation} == evaluation
     assert evaluation["images"] == 6
+    for stored in (evaluation, disk.read_json(run / "summary.json")):
+        assert (stored["labels"], stored["labels_from"]) == ("given", "csv")
+    assert "labels: given (csv)" in FORMS["evaluation"](found.as_dict())
     assert evaluation["positives"] == {"red": 2, "green": 3, "blue": 3}
     assert evaluation["map"] == pytest.approx(np.mean(list(evaluation["ap"].values())))
     lines = disk.read_json_lines(run / "metrics.jsonl")

@@ -68,10 +68,30 @@ def test_labels_come_from_what_is_asked_or_there(root: Path) -> None:
     for file in (root / "Annotations").iterdir():
         file.unlink()
     (root / "Annotations").rmdir()
-    assert labels(root) == labels(root, labels="masks")
+    assert labels(root, labels="none") == [("b", None), ("a", None)]
     (root / "SegmentationClass/a.png").unlink()
-    assert labels(root) == [("b", (8, 12)), ("a", None)]
     refused(root, r"train.txt:2: 'a' has no mask to take labels from; give a csv", labels="masks")
+
+
+def test_masks_give_labels_only_where_that_is_asked_for(root: Path) -> None:
+    (root / "labels.csv").unlink()
+    for file in (root / "Annotations").iterdir():
+        file.unlink()
+    (root / "Annotations").rmdir()
+    refused(root, r"no labels \(no labels.csv, no Annotations\); write labels: FILE .*labels: masks .*: none")
+    assert labels(root, labels="masks") == [("b", (8, 12)), ("a", (12,))]
+
+
+def test_the_data_set_says_where_its_labels_came_from(root: Path) -> None:
+    assert read(root).labels_from == "csv"
+    for asked, told in {
+        "csv": "csv",
+        "xml": "xml",
+        "masks": "masks",
+        "none": None,
+        "labels.csv": "csv",
+    }.items():
+        assert read(root, labels=asked).labels_from == told
 
 
 def test_the_list_of_segmentation_comes_before_that_of_main(root: Path) -> None:
@@ -203,7 +223,7 @@ def test_any_name_that_a_list_can_hold_is_looked_up_by_its_bytes(
     (root / "JPEGImages").mkdir()
     (Path(os.fsencode(root / "JPEGImages").decode()) / os.fsdecode(raw + b".jpg")).write_bytes(b"")
     os.remove(root / "labels.csv")
-    (record,) = read(root).records
+    (record,) = read(root, labels="none").records
     assert os.fsencode(record.id) == raw
     assert os.fsencode(record.image.name) == raw + b".jpg"
 
