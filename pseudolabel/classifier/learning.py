@@ -69,6 +69,7 @@ def learner_of(fabric: Fabric, network: Classifier, terms: Terms, recipe: TrainR
         power=schedule.power,
         clip=given.clip,
         skip=recipe.on_nan == "skip",
+        last_batch=schedule.last_batch,
     )
     return Learner(fabric, {"network": network, **terms.modules}, fabric.setup_optimizers(optimizer), plan)
 

@@ -95,6 +95,8 @@ def fingerprint(
         default = TrainRecipe.model_fields[key].get_default(call_default_factory=True)
         if getattr(recipe, key) == default:
             del plain[key]
+    if recipe.schedule.last_batch == "keep":
+        del plain["schedule"]["last_batch"]
     plain["network"] |= {"weights": decided, "mean": list(mean), "std": list(std)}
     return {
         "recipe": plain,

@@ -57,6 +57,10 @@ class Schedule(Section):
     epochs: int = parameter(ge=1, help="passes over the list")
     batch: int = parameter(16, ge=1, unit="images", help="images of one step")
     power: float = parameter(0.9, ge=0, help="exponent of the decay")
+    last_batch: Literal["keep", "drop"] = parameter(
+        "keep",
+        help="incomplete last batch of an epoch: a step of its own, or dropped as IRN does",
+    )
 
 
 class Augmentation(Section):

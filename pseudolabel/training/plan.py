@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pseudolabel.training.order import batches, epoch_order
+from pseudolabel.training.order import LastBatch, batches, epoch_order
 from pseudolabel.training.schedule import poly
 
 
@@ -21,6 +21,7 @@ class Plan:
         power: exponent of the polynomial decay.
         clip: largest gradient norm, or None.
         skip: a step whose loss or gradient is not finite is left out; otherwise it ends the training.
+        last_batch: what becomes of an incomplete last batch, see `batches`.
     """
 
     seed: int
@@ -30,14 +31,15 @@ class Plan:
     power: float = 0.9
     clip: float | None = None
     skip: bool = False
+    last_batch: LastBatch = "keep"
 
     def epoch_batches(self, epoch: int, count: int) -> list[list[int]]:
         """Indices of every batch of an epoch over `count` items."""
-        return batches(epoch_order(self.seed, epoch, count), self.batch)
+        return batches(epoch_order(self.seed, epoch, count), self.batch, self.last_batch)
 
     def steps(self, count: int) -> int:
         """Steps of an epoch, the same for every epoch."""
-        return len(batches(list(range(count)), self.batch))
+        return len(batches(list(range(count)), self.batch, self.last_batch))
 
     def factor(self, number: int, total: int) -> float:
         """Factor on the learning rate at step `number` of `total`, counted over all epochs."""

@@ -54,3 +54,38 @@ def test_a_comparison_composes(path: Path) -> None:
 
 def test_there_are_recipes() -> None:
     assert {p.parent.name for p in FILES} >= {"demo", "voc", "table", "folder"}
+
+
+# paper.md 5.1, column of IRN: what the recipe that claims the authors' numbers must say
+IRN = {
+    "network": {
+        "output_stride": 16,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    },
+    "optimizer": {
+        "lr": 0.1,
+        "head_factor": 10.0,
+        "momentum": 1e-4,
+        "weight_decay": 1e-4,
+        "clip": None,
+        "frozen_norm": True,
+        "frozen_stem": True,
+        "frozen_stages": 2,
+    },
+    "schedule": {"epochs": 5, "batch": 16, "power": 0.9, "last_batch": "drop"},
+    "augmentation": {"resize": [320, 640], "crop": 512, "flip": True},
+}
+
+
+def test_the_recipe_with_the_authors_numbers_carries_all_of_them() -> None:
+    path = next(path for path in FILES if path.name == "classifier_resnet50.yaml")
+    plain = load_recipe(path, TrainRecipe).model_dump(mode="json")
+    for section, values in IRN.items():
+        assert {key: plain[section][key] for key in values} == values, section
+    assert set(plain["schedule"]) == set(IRN["schedule"]), "a new key needs the authors' value here"
+    assert set(plain["optimizer"]) == set(IRN["optimizer"]), "a new key needs the authors' value here"
+    assert plain["network"]["backbone"].split(".")[0] == "resnet50"
+    assert [step["name"] for step in plain["objective"]] == ["soft_margin"]
+    assert plain["data"]["split"] == "train_aug"
+    assert plain["noise"] is None

@@ -11,6 +11,7 @@ from pseudolabel import draws
 from pseudolabel.errors import DataError, MachineError, NumericError, UsageError
 from pseudolabel.records import LabelScores, LabelSpace, Scores, Targets
 from pseudolabel.training import device, order, schedule, state
+from pseudolabel.training.plan import Plan
 
 
 def test_poly_by_hand() -> None:
@@ -36,6 +37,21 @@ def test_no_batch_holds_a_single_item(count: int, sizes: list[int]) -> None:
     rows = order.batches(list(range(count)), 4)
     assert [len(row) for row in rows] == sizes
     assert [item for row in rows for item in row] == list(range(count))
+
+
+def test_an_incomplete_last_batch_is_dropped_where_that_is_asked_for() -> None:
+    assert [len(row) for row in order.batches(list(range(9)), 4, "drop")] == [4, 4]
+    assert [len(row) for row in order.batches(list(range(8)), 4, "drop")] == [4, 4]
+    assert [len(row) for row in order.batches(list(range(3)), 4, "drop")] == [3], "never an epoch of no step"
+
+
+def test_steps_of_the_authors_schedule() -> None:
+    # paper.md 5.1: floor(1464 / 16) * 5 = 455 steps
+    authors = Plan(seed=0, epochs=5, batch=16, last_batch="drop")
+    assert authors.epochs * authors.steps(1464) == 455
+    assert len(authors.epoch_batches(0, 1464)) == 91
+    kept = Plan(seed=0, epochs=5, batch=16)
+    assert kept.epochs * kept.steps(1464) == 460
 
 
 def test_draws_keep_the_parts_of_a_key_apart() -> None:
