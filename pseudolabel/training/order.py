@@ -23,8 +23,8 @@ def batches(order: list[int], size: int, last_batch: LastBatch = "keep") -> list
     Args:
         order: items.
         size: of a batch.
-        last_batch: what becomes of an incomplete last batch. `keep`: it is a step, and a single item joins the
-            batch before it, since batch norm needs two. `drop`: it is left out, unless it is the only one.
+        last_batch: what becomes of an incomplete last batch. `keep`: it is a step, and a single item joins
+            the batch before it, since batch norm needs two. `drop`: it is left out unless it is the only one.
     """
     if size < 1:
         raise ValueError(f"batch size is {size}; it is at least 1")

@@ -85,7 +85,7 @@ def test_the_recipe_with_the_authors_numbers_carries_all_of_them() -> None:
         assert {key: plain[section][key] for key in values} == values, section
     assert set(plain["schedule"]) == set(IRN["schedule"]), "a new key needs the authors' value here"
     assert set(plain["optimizer"]) == set(IRN["optimizer"]), "a new key needs the authors' value here"
-    assert plain["network"]["backbone"].split(".")[0] == "resnet50"
+    assert plain["network"]["backbone"] == "resnet50.tv_in1k", "timm's own default weights are others"
     assert [step["name"] for step in plain["objective"]] == ["soft_margin"]
     assert plain["data"]["split"] == "train_aug"
     assert plain["noise"] is None
