@@ -10,13 +10,13 @@ from typing import Any
 
 from pseudolabel.errors import UsageError
 from pseudolabel.metrics.confusion import Counts, defined, figures
+from pseudolabel.metrics.threshold_curves import best_of, mious, pick
 from pseudolabel.recipes import composition
 from pseudolabel.recipes.overrides import Overrides, as_texts
 from pseudolabel.runs.run import Run
 from pseudolabel.scoring import threshold_picks
 from pseudolabel.scoring.counts import Sums
 from pseudolabel.scoring.threshold_counts import Swept, count, require_maps
-from pseudolabel.scoring.threshold_picks import best_of, mious
 from pseudolabel.scoring.truth import of_reader
 
 SCORE = "score 0..1"  # the unit of a key that is compared with scores
@@ -178,14 +178,13 @@ def _held_out(sums: Sums, values: Sequence[float], chosen: Sequence[int] | None)
     """Threshold picked on one half of the images, mIoU there and on the other half."""
     if not all(sums.images):
         return None
-    there, other = (mious(sums.named[f"half{half}"], chosen) for half in (0, 1))
-    best = best_of(there)
-    if best is None:
+    taken = pick(*(mious(sums.named[f"half{half}"], chosen) for half in (0, 1)))
+    if taken is None:
         return None
     return {
-        "threshold": values[best],
-        "miou_picked": float(there[best]),
-        "miou": defined(float(other[best])),
+        "threshold": values[taken.index],
+        "miou_picked": taken.picked,
+        "miou": defined(taken.scored),
         "images_picked": sums.images[0],
         "images": sums.images[1],
     }

@@ -19,7 +19,8 @@ from pseudolabel import draws
 from pseudolabel.errors import UsageError
 from pseudolabel.metrics import threshold_rules as rules
 from pseudolabel.metrics.bootstrap import miou_interval
-from pseudolabel.metrics.confusion import Counts, defined, iou, mean, read
+from pseudolabel.metrics.confusion import Counts, defined
+from pseudolabel.metrics.threshold_curves import best_of, mious, pick
 from pseudolabel.scoring.counts import Sparse
 
 FREE = "free"
@@ -80,17 +81,6 @@ class Scored:
         }
 
 
-def mious(counts: Counts, average_over: Sequence[int] | None) -> NDArray[np.float64]:
-    """(T,) mIoU of (T, C+1, C+2), 255 read as background; NaN where undefined."""
-    classes = range(counts.shape[1]) if average_over is None else average_over
-    return np.array([mean(row, classes)[0] for row in iou(read(counts, "background"))])
-
-
-def best_of(values: NDArray[np.float64]) -> int | None:
-    """Index of the largest defined value, of equal ones the first; None without any."""
-    return None if np.isnan(values).all() else int(np.nanargmax(values))
-
-
 def by_other_images(scored: Scored, on: str, counts: Counts, ids: set[str]) -> dict[str, Any]:
     """The best threshold of other images, on those of ours that are not among them.
 
@@ -134,14 +124,12 @@ def by_few_images(scored: Scored, count: int, seed: int = 0) -> dict[str, Any]:
     picked, worth, gaps = [], [], []
     for _ in range(REPEATS):
         few = scored.summed([ids[place] for place in random.choice(len(ids), count, replace=False)])
-        best = best_of(scored.mious(few))
-        others = scored.mious(everything - few)
-        oracle = best_of(others)
-        if best is None or oracle is None or math.isnan(others[best]):
+        taken = pick(scored.mious(few), scored.mious(everything - few))
+        if taken is None or math.isnan(taken.scored):
             continue
-        picked.append(scored.values[best])
-        worth.append(float(others[best]))
-        gaps.append(float(others[oracle] - others[best]))
+        picked.append(scored.values[taken.index])
+        worth.append(taken.scored)
+        gaps.append(taken.gap)
     row: dict[str, Any] = {
         "rule": "largest mIoU",
         "on": f"{count} images",

@@ -25,7 +25,9 @@ def between(bounds: Sequence[float | None], digits: int = 1, sign: bool = False)
 
 
 def points(difference: Mapping[str, Any], digits: int = 1) -> str:
-    """A difference in points with its interval; its keys are `value` and `interval`."""
+    """A difference in points with its interval, `-` where it is undefined; keys `value` and `interval`."""
+    if difference["value"] is None:
+        return "-"
     interval = between(difference["interval"], digits, sign=True)
     return f"{100 * float(difference['value']):+.{digits}f} ({interval})"
 

@@ -1,5 +1,6 @@
 """Oracles of the metrics: a pixel at a time, plain Python numbers."""
 
+import itertools
 import math
 
 import numpy as np
@@ -122,3 +123,115 @@ def bilinear(values, height, width):
         lower = values[low, left] * (1 - b) + values[low, right] * b
         out[y, x] = upper * (1 - a) + lower * a
     return out
+
+
+def figure(matrices, which, reading, classes):
+    """One figure of one data set, from matrices {whole, dr, ndr} as nested lists."""
+    names = len(matrices["whole"])
+    part = {"dr_recall": "dr", "ndr_recall": "ndr", "dr_miou_legacy": "dr", "ndr_miou_legacy": "ndr"}
+    rows = [list(row) for row in matrices[part.get(which, "whole")]]
+    everything = sum(sum(row) for row in rows)
+    if which == "coverage":
+        abstained = sum(row[names] for row in rows)
+        return (everything - abstained) / everything if everything else math.nan
+    if which in ("miou", "dr_miou_legacy", "ndr_miou_legacy"):
+        return miou(rows, names, reading, classes)
+    for row in rows:
+        if reading == "background":
+            row[0] += row[names]
+        if reading in ("background", "ignore"):
+            row[names] = 0
+    if which == "pixel_accuracy":
+        total = sum(sum(row) for row in rows)
+        return sum(rows[c][c] for c in range(names)) / total if total else math.nan
+    if which == "fg_hit":
+        total = sum(sum(row) for row in rows[1:])
+        return sum(sum(row[1:names]) for row in rows[1:]) / total if total else math.nan
+    shares = []
+    for c in classes:
+        if c == 0:
+            continue
+        total = sum(row[c] for row in rows) if which == "fg_precision" else sum(rows[c])
+        shares.append(rows[c][c] / total if total else math.nan)
+    return nanmean(shares)
+
+
+def quantile(values, share):
+    """Linear between the two nearest of the sorted values."""
+    kept = sorted(v for v in values if not math.isnan(v))
+    if not kept:
+        return math.nan
+    place = share * (len(kept) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(kept) - 1)
+    return kept[below] + (kept[above] - kept[below]) * (place - below)
+
+
+def paired_difference(first, second, which, samples, level, seed, reading, classes):
+    """First minus second in one figure with its interval, an image at a time.
+
+    first, second: a list of {whole, dr, ndr} of nested lists, an image an entry.
+    """
+
+    def numbers(image):
+        return [v for name in image for row in image[name] for v in row]
+
+    pairs = list(zip(first, second, strict=True))
+    # whichever method comes first: the smaller counts of an image, then the larger ones, then the first's
+    pairs.sort(key=lambda pair: (*sorted([numbers(pair[0]), numbers(pair[1])]), numbers(pair[0])))
+    times = np.random.default_rng(seed).multinomial(len(pairs), [1 / len(pairs)] * len(pairs), size=samples)
+
+    def value(method, weights):
+        total = {}
+        for pair, weight in zip(pairs, weights, strict=True):
+            for name, rows in pair[method].items():
+                old = total.setdefault(name, [[0] * len(rows[0]) for _ in rows])
+                for i, row in enumerate(rows):
+                    for j, v in enumerate(row):
+                        old[i][j] += v * weight
+        return figure(total, which, reading, classes)
+
+    drawn = [value(0, row) - value(1, row) for row in times.tolist()]
+    ones = [1] * len(pairs)
+    here = value(0, ones) - value(1, ones)
+    return here, quantile(drawn, (1 - level) / 2), quantile(drawn, (1 + level) / 2)
+
+
+def largest(values):
+    """Place of the largest defined value, of equal ones the first."""
+    best = None
+    for place, value in enumerate(values):
+        if not math.isnan(value) and (best is None or value > values[best]):
+            best = place
+    return best
+
+
+def at_precision(precisions, values, wanted):
+    """The figure at the lowest threshold of the piecewise linear curve that has this precision.
+
+    By bisection of each segment, so that no formula is shared with the metric.
+    """
+    points = [(p, v) for p, v in zip(precisions, values, strict=True) if not math.isnan(p)]
+    if len(points) == 1 and points[0][0] == wanted:
+        return points[0][1]
+    for (p, f), (q, g) in itertools.pairwise(points):
+        if p == wanted:
+            return f
+        if q == wanted:
+            return g
+        if (p - wanted) * (q - wanted) > 0:
+            continue
+        low, high = 0.0, 1.0
+        for _ in range(200):
+            middle = (low + high) / 2
+            if (p + (q - p) * middle - wanted) * (p - wanted) > 0:
+                low = middle
+            else:
+                high = middle
+        return f + (g - f) * low
+    return None
+
+
+def largest_with_precision(precisions, values, wanted):
+    kept = [v for p, v in zip(precisions, values, strict=True) if p >= wanted and not math.isnan(v)]
+    return max(kept) if kept else None

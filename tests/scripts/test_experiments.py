@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import pseudolabel
 from pseudolabel.classifier.checkpoint import save_classifier
 from pseudolabel.classifier.network import Classifier
 from pseudolabel.records import LabelSpace
-from scripts.experiments import stored_maps, voc_maps
+from scripts.experiments import intervals, stored_maps, voc_maps
 from scripts.experiments.postprocessing import kinds
 from scripts.experiments.results import command
 
@@ -291,6 +292,64 @@ def test_postprocessing(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     again = run("postprocessing", tmp_path, *words, *more)
     assert "maps of" not in capsys.readouterr().err, "generated once more"
     assert again["rows"] == result["rows"]
+
+
+def random_counts(seed: int, *shape: int) -> Any:
+    """Counts (*shape, 3, C+1, C+2) of a small data set: whole, DR and NDR."""
+    source = np.random.default_rng(seed)
+    dr, ndr = source.integers(0, 20, (*shape, 3, 4)), source.integers(0, 90, (*shape, 3, 4))
+    dr[..., 0, :] = ndr[..., 0, :] = 0
+    dr[..., 3] = ndr[..., 3] = 0
+    background = np.zeros((3, 4), np.int64)
+    background[0, :3] = 200, 30, 10
+    return np.stack([dr + ndr + background, dr, ndr], axis=-3)
+
+
+def test_figures_of_kept_counts_are_those_of_pl_evaluate() -> None:
+    from pseudolabel.metrics.confusion import figures
+
+    whole, dr, ndr = counts = random_counts(0)
+    for classes in (None, (0, 2)):
+        wanted = figures(whole, dr=dr, ndr=ndr, average_over=classes)
+        for name, value in intervals.figures_of(counts, classes).items():
+            expected = wanted.legacy[name] if name == "ndr_miou_legacy" else getattr(wanted, name)
+            assert value == pytest.approx(expected, rel=1e-12), name
+
+
+def test_a_difference_of_rows_is_the_first_minus_the_second() -> None:
+    samples = {"miou": np.linspace(0.5, 0.7, 1001)}, {"miou": np.full(1001, 0.2)}
+    entry = intervals.difference(({"miou": 0.6}, {"miou": 0.2}), samples, ["miou"])["miou"]
+    assert entry["value"] == pytest.approx(0.4)
+    assert entry["interval"] == pytest.approx([0.305, 0.495])
+    assert intervals.difference(({"miou": None}, {"miou": 0.2}), samples, ["miou"])["miou"]["value"] is None
+
+
+def test_thresholds_of_a_cell_are_picked_on_train_and_reported_on_val(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The counts of `train` and `val` have their largest mIoU at different thresholds."""
+    from scripts.experiments.postprocessing import measure
+
+    counts = {name: random_counts(seed, 5, 6) for name, seed in (("train", 1), ("val", 2))}
+    for name, best in (("train", 3), ("val", 1)):
+        for index in range(3):
+            counts[name][best, :, 0, index, index] += 500
+    table = measure.Table.__new__(measure.Table)
+    table.picking, table.scoring = (SimpleNamespace(name=name, records=range(6)) for name in ("train", "val"))
+    table.classes, table.samples = [0, 1, 2], {}
+    table.times = measure.multiplicities(6)
+    monkeypatch.setattr(measure, "LEVELS", (0.1, 0.2, 0.3, 0.4, 0.5))
+    monkeypatch.setattr(table, "counts", lambda name, post, split, *_: counts[split.name], raising=False)
+    row = table._row("cam", "none")
+    assert row["threshold"] == 0.4
+    curve = {name: intervals.figures_of(counts[name].sum(axis=1)) for name in ("train", "val")}
+    assert row["miou_picked"] == pytest.approx(curve["train"]["miou"][3])
+    for figure in intervals.FIGURES:
+        assert row[figure] == pytest.approx(curve["val"][figure][3]), figure
+        low, high = row["intervals"][figure]
+        assert low <= row[figure] <= high
+    assert row["oracle"] == pytest.approx(curve["val"]["miou"][1])
+    assert row["oracle"] > row["miou"] + 0.05
 
 
 def test_crf_exact(stored: Path, tmp_path: Path) -> None:

@@ -19,12 +19,13 @@ import numpy as np
 
 from pseudolabel import draws, images
 from pseudolabel.metrics.confusion import confusion
+from pseudolabel.metrics.figure_arrays import figure_arrays
 from pseudolabel.recipes.loading import load_recipe, plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.records import ImageRecord
 from pseudolabel.runs.run import Run
 from pseudolabel.scoring.truth import Truth, of_reader
-from scripts.experiments.intervals import miou
+from scripts.experiments.intervals import best_index
 from scripts.experiments.results import Experiment, say
 from scripts.experiments.stored_maps import LEVELS, POSTS, Cell, Post, is_stored, maps_of, masks_at
 from scripts.experiments.voc_maps import matrices
@@ -90,13 +91,14 @@ def _threshold(recipe: GenerateRecipe, run: Path, records: Sequence[ImageRecord]
         for record in records:
             ids, counts = cell.counts(record)
             sums += matrices(counts, ids, names)[:, 0]
-    return LEVELS[int(np.nanargmax(miou(sums)))]
+    return LEVELS[best_index(figure_arrays(sums)["miou"])]
 
 
 def _miou(record: ImageRecord, truth: Truth, run: Path, recipe: GenerateRecipe, level: float) -> float:
     """mIoU of one image's mask over the classes of the image."""
     mask = masks_at(maps_of(run, record), images.read_image(record.image), recipe, (level,))[0]
-    return float(miou(confusion(truth.mask(record), mask, len(truth.space.names))))
+    counts = confusion(truth.mask(record), mask, len(truth.space.names))
+    return float(figure_arrays(counts)["miou"])
 
 
 def _options(experiment: Experiment) -> argparse.Namespace:

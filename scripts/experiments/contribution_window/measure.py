@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from pseudolabel.explain.model import Explained
 from pseudolabel.metrics.confusion import Counts
+from pseudolabel.metrics.figure_arrays import figure_arrays
 from pseudolabel.metrics.regions import discriminative, region_matrices
 from pseudolabel.records import Scores
 from pseudolabel.runs import disk
@@ -45,7 +46,7 @@ from scripts.experiments.contribution_window.digits import (
 )
 from scripts.experiments.contribution_window.rows import MAPS, THRESHOLDS, row_of
 from scripts.experiments.contribution_window.windows import exact_zeros, keys_of, targets_of
-from scripts.experiments.intervals import miou
+from scripts.experiments.intervals import best_index
 from scripts.experiments.results import Experiment, say
 from scripts.experiments.voc_maps import bound, refined
 
@@ -147,7 +148,7 @@ def _scores(network: Network, test: Digits) -> Arrays:
         arrays[f"{name}_example"] = unit[:EXAMPLES].astype(np.float16)
         for subset, kept in (("correct", correct), ("all", np.ones_like(correct))):
             curve = _curve(unit[kept], classes[kept], truth[kept], reference[kept])
-            best = int(np.nanargmax(miou(curve[:, 0]))) if kept.any() else 0
+            best = best_index(figure_arrays(curve[:, 0])["miou"]) if kept.any() else 0
             masks = _masks(unit, classes, THRESHOLDS[best])
             each = [
                 np.stack(region_matrices(mask, predicted[None], region, NAMES))[:, 0] * int(counted)

@@ -7,18 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from pseudolabel.metrics.confusion import defined
+from pseudolabel.metrics.bootstrap import multiplicities, resampled
+from pseudolabel.metrics.confusion import Values, defined
+from pseudolabel.metrics.figure_arrays import mean_of
+from pseudolabel.metrics.threshold_curves import Curve, largest_with_precision
 from scripts.experiments.cache import Arrays
 from scripts.experiments.contribution_window.digits import Variant
-from scripts.experiments.intervals import (
-    FIGURES,
-    Values,
-    figures_of,
-    interval,
-    mean_of,
-    multiplicities,
-    resampled,
-)
+from scripts.experiments.intervals import FIGURES, figures_of, interval
 
 MAPS = ("cam", "saliency")
 SUBSETS = ("correct", "all")  # of the test images: those classified correctly, and all
@@ -65,7 +60,9 @@ def _entry(seeds: Sequence[Arrays], name: str, subset: str, samples: dict[str, V
         values = [float(curve[figure][index]) for curve, index in zip(curves, best, strict=True)]
         entry[figure] = {**_spread(values), "interval": interval(samples[figure])}
     entry["curve"] = {
-        figure: [defined(float(value)) for value in mean_of([curve[figure] for curve in curves])]
+        figure: [
+            defined(float(value)) for value in mean_of(np.stack([curve[figure] for curve in curves]), axis=0)
+        ]
         for figure in FIGURES
     }
     return entry
@@ -76,18 +73,19 @@ def _samples(seeds: Sequence[Arrays], name: str, subset: str) -> dict[str, Value
     samples = []
     for arrays in seeds:
         matrices = arrays[f"{name}_{subset}_images"].astype(np.int64)
-        samples.append(resampled(matrices, multiplicities(len(matrices))))
-    return {figure: mean_of([sample[figure] for sample in samples]) for figure in FIGURES}
+        samples.append(resampled(matrices, multiplicities(len(matrices)), figures_of))
+    return {figure: mean_of(np.stack([sample[figure] for sample in samples]), axis=0) for figure in FIGURES}
 
 
 def _at_equal_precision(seeds: Sequence[Arrays], subset: str) -> dict[str, Any]:
-    """Saliency's NDR-recall at the lowest threshold that is as precise as CAM at its best."""
+    """Saliency's largest NDR-recall among the thresholds that are as precise as CAM at its best."""
     values = []
     for arrays in seeds:
         cam = figures_of(arrays[f"cam_{subset}_curve"][int(arrays[f"cam_{subset}_best"])])
         curve = figures_of(arrays[f"saliency_{subset}_curve"])
-        enough = np.flatnonzero(curve["fg_precision"] >= cam["fg_precision"])
-        values.append(float(curve["ndr_recall"][enough].max()) if len(enough) else float("nan"))
+        saliency = Curve(precision=curve["fg_precision"], figure=curve["ndr_recall"])
+        value = largest_with_precision(saliency, float(cam["fg_precision"]))
+        values.append(float("nan") if value is None else value)
     return _spread(values)
 
 

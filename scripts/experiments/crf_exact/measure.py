@@ -22,12 +22,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from pseudolabel import images, registry
+from pseudolabel.metrics.bootstrap import multiplicities, resampled
 from pseudolabel.metrics.confusion import Counts, confusion
+from pseudolabel.metrics.figure_arrays import figure_arrays
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.records import ImageRecord, LabelScores
 from pseudolabel.runs.run import Run
 from pseudolabel.scoring.truth import Truth, of_reader
-from scripts.experiments.intervals import Values, interval, miou, multiplicities
+from scripts.experiments.intervals import interval
 from scripts.experiments.results import Experiment, say
 from scripts.experiments.stored_maps import is_stored, label_scores_of, maps_of
 
@@ -63,8 +65,10 @@ class Comparison:
         """Figures with intervals over images; the difference is paired."""
         times = multiplicities(len(self.differ))
         stacks = {name: np.stack(matrices) for name, matrices in self.matrices.items()}
-        sums = {name: float(miou(stack.sum(axis=0))) for name, stack in stacks.items()}
-        samples = {name: _sampled(stacks[name], times) for name in ("exact", "lattice")}
+        sums = {name: float(figure_arrays(stack.sum(axis=0))["miou"]) for name, stack in stacks.items()}
+        samples = {
+            name: resampled(stacks[name], times, figure_arrays)["miou"] for name in ("exact", "lattice")
+        }
         return {
             "labels_that_differ": {
                 "mean": float(np.mean(self.differ)),
@@ -155,11 +159,6 @@ def _resized(scores: LabelScores, size: tuple[int, ...]) -> LabelScores:
         return scores
     values = functional.interpolate(scores.values[None], size=size, mode="bilinear")[0]
     return LabelScores(scores.ids, values, torch.ones(size, dtype=torch.bool))
-
-
-def _sampled(stack: Counts, times: Values) -> Values:
-    """mIoU on every bootstrap sample."""
-    return miou(np.einsum("di,ijk->djk", times, stack).round().astype(np.int64))
 
 
 if __name__ == "__main__":

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pseudolabel.metrics.confusion import Counts, defined
-from scripts.experiments.intervals import (
-    Values,
-    difference,
-    figures_of,
-    interval,
-    multiplicities,
-    resampled,
-)
+from pseudolabel.metrics.bootstrap import multiplicities, resampled
+from pseudolabel.metrics.confusion import Counts, Values, defined
+from scripts.experiments.intervals import best_index, difference, figures_of, interval
 from scripts.experiments.voc_maps import LEVELS, Images
 
 Scale = tuple[float, float]  # smallest and largest share of the image
@@ -112,11 +107,11 @@ def _figures(
 ) -> tuple[dict[str, Any], dict[str, Values], dict[str, Values]]:
     """Figures of (images, thresholds, 3, ...) at the fixed and the best threshold; both on samples."""
     curve = figures_of(each.sum(axis=0), classes)
-    best = int(np.nanargmax(curve["miou"]))
+    best = best_index(curve["miou"])
     row: dict[str, Any] = {}
     samples = []
     for at, index in zip(AT, (FIXED, best), strict=True):
-        samples.append(resampled(each[:, index], times, classes))
+        samples.append(resampled(each[:, index], times, functools.partial(figures_of, classes=classes)))
         row[at] = {"threshold": LEVELS[index]}
         for figure, values in curve.items():
             row[at][figure] = defined(float(values[index]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,18 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from pseudolabel.metrics.confusion import Counts, confusion, defined
-from scripts.experiments.intervals import (
-    FIGURES,
-    Values,
-    difference,
-    figures_of,
-    interval,
-    mean_of,
-    miou,
-    multiplicities,
-    resampled,
-)
+from pseudolabel.metrics.bootstrap import multiplicities, resampled
+from pseudolabel.metrics.confusion import Counts, Values, confusion, defined
+from pseudolabel.metrics.figure_arrays import figure_arrays, mean_of
+from scripts.experiments.intervals import FIGURES, best_index, difference, figures_of, interval
 from scripts.experiments.voc_maps import LEVELS, Images
 
 SIGMAS = (0.05, 0.1, 0.15, 0.2, 0.3)
@@ -143,12 +136,15 @@ def _row(
     row: Row, seeds: Sequence[Mapping[str, Any]], chosen: Images, times: Values
 ) -> tuple[dict[str, Any], dict[str, Values]]:
     curves, best, samples = [], [], []
+    figures = functools.partial(figures_of, classes=chosen.averaged)
     for arrays in seeds:
         each = chosen.matrices(arrays)
-        curves.append(figures_of(each.sum(axis=0), chosen.averaged))
-        best.append(int(np.nanargmax(curves[-1]["miou"])))
-        samples.append(resampled(each[:, best[-1]], times, chosen.averaged))
-    together = {figure: mean_of([sample[figure] for sample in samples]) for figure in samples[0]}
+        curves.append(figures(each.sum(axis=0)))
+        best.append(best_index(curves[-1]["miou"]))
+        samples.append(resampled(each[:, best[-1]], times, figures))
+    together = {
+        figure: mean_of(np.stack([sample[figure] for sample in samples]), axis=0) for figure in samples[0]
+    }
     entry: dict[str, Any] = {
         "name": row.name,
         "classifier": row.classifier,
@@ -163,7 +159,7 @@ def _row(
         entry[figure] = defined(float(np.mean(values)))
         entry[f"{figure}_seeds"] = [defined(value) for value in values]
         entry[f"{figure}_interval"] = interval(together[figure])
-        mean_curve = mean_of([curve[figure] for curve in curves])
+        mean_curve = mean_of(np.stack([curve[figure] for curve in curves]), axis=0)
         entry[f"{figure}_curve"] = [defined(round(float(value), 5)) for value in mean_curve]
     entry["stability"] = _stability(seeds[0], seeds[1], best[0], chosen) if len(seeds) > 1 else None
     return entry, together
@@ -185,4 +181,8 @@ def _stability(
         for a, b in zip(first[f"raw_{index}"], second[f"raw_{index}"], strict=True):
             if np.ptp(a) > 0 and np.ptp(b) > 0:
                 ranks.append(float(spearmanr(a.ravel(), b.ravel()).statistic))
-    return {"iou": defined(float(miou(total))), "rank_correlation": float(np.mean(ranks)), "maps": len(ranks)}
+    return {
+        "iou": defined(float(figure_arrays(total)["miou"])),
+        "rank_correlation": float(np.mean(ranks)),
+        "maps": len(ranks),
+    }

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 import pseudolabel
-from pseudolabel.metrics.confusion import Counts
+from pseudolabel.metrics.bootstrap import multiplicities, resampled
+from pseudolabel.metrics.confusion import Counts, Values
 from pseudolabel.recipes.loading import load_recipe, plain_data
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.recipes.yaml import read_plain
@@ -30,15 +31,7 @@ from pseudolabel.records import ImageRecord
 from pseudolabel.runs import disk
 from pseudolabel.runs.run import Run
 from pseudolabel.scoring.truth import Truth, of_reader
-from scripts.experiments.intervals import (
-    FIGURES,
-    Values,
-    difference,
-    figures_of,
-    interval,
-    multiplicities,
-    resampled,
-)
+from scripts.experiments.intervals import FIGURES, best_index, difference, figures_of, interval
 from scripts.experiments.postprocessing.kinds import KINDS, MIXES, REFERENCE, makes_sense, parts_of, recipe_of
 from scripts.experiments.results import Experiment, say
 from scripts.experiments.stored_maps import LEVELS, POSTS, Cell, cell_counts, is_stored
@@ -121,12 +114,12 @@ class Table:
             levels = tuple(sorted({round(middle * factor, 3) for factor in AROUND}))
             few = few[: self.options.crf_images]
         picked = self.figures(self.counts(name, post, self.picking, few, levels).sum(axis=1))
-        best = int(np.nanargmax(picked["miou"]))
+        best = best_index(picked["miou"])
         scored_levels = (levels[best],) if way.crf else levels
         counts = self.counts(name, post, self.scoring, self.scoring.records, scored_levels)
         scored = self.figures(counts.sum(axis=1))
         at = scored_levels.index(levels[best])
-        samples = self.samples[name, post] = resampled(counts[at], self.times, self.classes)
+        samples = self.samples[name, post] = resampled(counts[at], self.times, self.figures)
         curve = picked if way.crf else scored
         return {
             "maps": name,
