@@ -124,7 +124,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
     Args:
         path: `.png`, `.jpg` or `.jpeg` tells the format.
-        rgb: (H, W, 3) uint8.
+        image: (H, W, 3) uint8.
 
     Raises:
         ValueError: another suffix, shape or type.

@@ -139,19 +139,19 @@ def load_network(run: Path, which: str = "last", space: LabelSpace | None = None
     return Loaded(network.eval(), header, disk.sha256_file(path))
 
 
-def compare(path: Path, found: Header, space: LabelSpace, architecture: Architecture) -> None:
+def compare(path: Path, header: Header, space: LabelSpace, architecture: Architecture) -> None:
     """Refuse a checkpoint of other classes or another network, before anything is loaded.
 
     Raises:
         DataError: both lists and the first difference.
     """
-    if found.space != space:
+    if header.space != space:
         raise DataError(
-            f"{path}: classes are {_listed(found.space.names)}, wanted {_listed(space.names)}; "
-            f"{_first_difference(found.space.names, space.names)}; train a network for these classes"
+            f"{path}: classes are {_listed(header.space.names)}, wanted {_listed(space.names)}; "
+            f"{_first_difference(header.space.names, space.names)}; train a network for these classes"
         )
-    if found.architecture != architecture:
-        before, after = asdict(found.architecture), asdict(architecture)
+    if header.architecture != architecture:
+        before, after = asdict(header.architecture), asdict(architecture)
         changes = [
             f"{key} {before[key]!r}, wanted {after[key]!r}" for key in before if before[key] != after[key]
         ]
@@ -184,28 +184,28 @@ def _named(network: SegmentationNetwork) -> dict[str, Tensor]:
 def _check_tensors(path: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The network's tensors in a file by their own names, after all names, shapes and types were compared."""
     own = network.state_dict()
-    found = {name[len(NETWORK) :]: value for name, value in tensors.items() if name.startswith(NETWORK)}
-    missing, strange = sorted(own.keys() - found.keys()), sorted(found.keys() - own.keys())
+    stored = {name[len(NETWORK) :]: value for name, value in tensors.items() if name.startswith(NETWORK)}
+    missing, strange = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
     if missing or strange:
         first = f"lacks {missing[0]!r}" if missing else f"has {strange[0]!r} too many"
         raise DataError(
-            f"{path}: {len(found)} tensors, wanted {len(own)}; {first}; use the checkpoint as it was written"
+            f"{path}: {len(stored)} tensors, wanted {len(own)}; {first}; use the checkpoint as it was written"
         )
-    for name, value in found.items():
+    for name, value in stored.items():
         if value.shape != own[name].shape or value.dtype != own[name].dtype:
             raise DataError(
                 f"{path}: {name!r} is {tuple(value.shape)} {value.dtype}, wanted {tuple(own[name].shape)} "
                 f"{own[name].dtype}; use the checkpoint as it was written"
             )
-    return found
+    return stored
 
 
 def _listed(names: Sequence[str]) -> str:
     return f"{len(names)} ({', '.join(names[:30])}{', ...' if len(names) > 30 else ''})"
 
 
-def _first_difference(found: Sequence[str], wanted: Sequence[str]) -> str:
-    for index, (one, other) in enumerate(zip(found, wanted, strict=False)):
-        if one != other:
-            return f"first difference: id {index} is {one!r}, wanted {other!r}"
-    return f"first difference: id {min(len(found), len(wanted))} stands in one list only"
+def _first_difference(names: Sequence[str], wanted: Sequence[str]) -> str:
+    for index, (name, other) in enumerate(zip(names, wanted, strict=False)):
+        if name != other:
+            return f"first difference: id {index} is {name!r}, wanted {other!r}"
+    return f"first difference: id {min(len(names), len(wanted))} stands in one list only"

@@ -53,7 +53,7 @@ def mask(key: Key, index: int, size: tuple[int, int], keep: float) -> Tensor:
 def drawn(key: Key, size: tuple[int, int], params: BinaryMask) -> dict[str, Any]:
     """What is random, for the oracle: `masks`, an array (1, H, W) for each copy."""
     masks = (mask(key, index, size, params.keep) for index in range(params.count))
-    return {"masks": [one.double().numpy() for one in masks]}
+    return {"masks": [drawn_mask.double().numpy() for drawn_mask in masks]}
 
 
 @component(BinaryMask, gives=RAW, small={"count": 2}, drawn=drawn)
@@ -98,7 +98,7 @@ def _explain(
     labels = rows_of(targets)
     masks: dict[View, Tensor] = {}  # of the copies that are on their way
 
-    def made(view: View) -> Tensor:
+    def masked(view: View) -> Tensor:
         image, index = view
         masks[view] = mask(keys[image], index, size, params.keep).to(images)
         return images[image] * masks[view]
@@ -107,14 +107,14 @@ def _explain(
     total: Tensor | None = None
     for method, lot in _lots(inner, params, images, list(labels)):
         views = [(image, index) for image in lot for index in range(params.count)]
-        group = ViewGroup("binary_mask", views, size, made)
+        group = ViewGroup("binary_mask", views, size, masked)
         for view, (attribution,) in each([method], model, images, targets, keys, group):
             rows = labels[view[0]]
             means.add(rows, attribution)
-            found = _said(method, inner, params, attribution.values, images[view[0]], masks.pop(view))
+            gradients = _said(method, inner, params, attribution.values, images[view[0]], masks.pop(view))
             if total is None:
-                total = found.new_zeros(len(targets.images), *found.shape[1:])
-            total[rows.start : rows.stop] += found / params.count
+                total = gradients.new_zeros(len(targets.images), *gradients.shape[1:])
+            total[rows.start : rows.stop] += gradients / params.count
     assert total is not None
     return Attribution(total, means.logits, means.totals, means.uncovered)
 

@@ -182,7 +182,7 @@ class _Crops:
         weighted = attribution.values * _weights(attribution, params.weight)[:, None, None, None]
         values = projected(self.inner, weighted, self._resize(window))
         if params.accumulate == "abs_per_crop":
-            reduce = self.inner.seen(window.of).reduce
+            reduce = self.inner.of_view(window.of).reduce
             window.of(self.maps[rows.start : rows.stop]).add_(reduce(values))
             return
         if rows.start not in self.chunk:

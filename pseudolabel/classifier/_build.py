@@ -50,14 +50,14 @@ def create(name: str, output_stride: int | None, key: str, *, headless: bool) ->
     for more in (*_wishes(name, output_stride if dilated else None), {}):
         for end in ends:
             try:
-                made: nn.Module = timm.create_model(name, pretrained=False, **end, **more)
+                network: nn.Module = timm.create_model(name, pretrained=False, **end, **more)
             except REFUSALS as error:
                 fault = error  # it does not know this wish
                 continue
-            if more.get("dynamic_img_size") and getattr(made, "patch_embed", None) is not None:
+            if more.get("dynamic_img_size") and getattr(network, "patch_embed", None) is not None:
                 # networks with windows take any size but leave the padding of their first step out
-                made.patch_embed.dynamic_img_pad = True  # type: ignore[union-attr]
-            return made
+                network.patch_embed.dynamic_img_pad = True  # type: ignore[union-attr]
+            return network
     raise DataError(f"{key}.backbone: {name!r} cannot be made ({fault}); {OTHERS}") from fault
 
 
@@ -65,15 +65,15 @@ def logits_of(name: str) -> int:
     """How many logits the head has that belongs to a network's published weights."""
     if name.startswith(TORCHVISION):
         return 1000
-    found = timm.get_pretrained_cfg(name)
-    return int(found.num_classes) if found is not None and found.num_classes else 1000
+    config = timm.get_pretrained_cfg(name)
+    return int(config.num_classes) if config is not None and config.num_classes else 1000
 
 
 def _wishes(name: str, output_stride: int | None) -> Iterator[dict[str, Any]]:
     if output_stride is not None:
         yield {"output_stride": output_stride}
-    found = timm.get_pretrained_cfg(name)
-    if found is not None and found.fixed_input_size:
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
         yield from ANY_SIZE
 
 
@@ -91,8 +91,8 @@ def _torchvision(name: str, output_stride: int | None, key: str, headless: bool)
     if short in ("googlenet", "inception_v3"):
         options["init_weights"] = False  # else it warns of its slow initialisation
     try:
-        made = models.get_model(short, weights=None, **options)
+        network = models.get_model(short, weights=None, **options)
     except REFUSALS:
         options.pop("replace_stride_with_dilation", None)
-        made = models.get_model(short, weights=None, **options)
-    return Cut(made.eval(), name, key, headless=headless)
+        network = models.get_model(short, weights=None, **options)
+    return Cut(network.eval(), name, key, headless=headless)

@@ -71,23 +71,23 @@ class Cut(nn.Module):
                 self.add_module(child, module)
         for step in (*self._before, *self._after):
             if step.kind == "get_attr" and "." not in step.target:
-                found = getattr(model, step.target)
-                if isinstance(found, nn.Parameter):
-                    self.register_parameter(step.target, found)
+                member = getattr(model, step.target)
+                if isinstance(member, nn.Parameter):
+                    self.register_parameter(step.target, member)
                 else:
-                    self.register_buffer(step.target, found)
+                    self.register_buffer(step.target, member)
         self.train()
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) normalised -> (B, D, h', w')."""
-        found: Tensor = _run(self, self._before, {"": images})[self._before[-1].name]
-        return found
+        features: Tensor = _run(self, self._before, {"": images})[self._before[-1].name]
+        return features
 
     def forward_head(self, features: Tensor) -> Tensor:
         """(B, D, h', w') -> (B, R) raw logits."""
         done = _run(self, self._after, {self._before[-1].name: features})
-        found: Tensor = done[self._after[-1].name]
-        return found
+        logits: Tensor = done[self._after[-1].name]
+        return logits
 
     @staticmethod
     def _place(model: nn.Module, steps: list[_Step]) -> int:
@@ -97,9 +97,9 @@ class Cut(nn.Module):
             with torch.no_grad():
                 done = _run(model, steps, {"": torch.zeros(1, 3, height, width)})
             sizes.append({name: tuple(v.shape) for name, v in done.items() if isinstance(v, Tensor)})
-        one, other = sizes
+        small, large = sizes
         for at in reversed(range(len(steps))):
-            a, b = one.get(steps[at].name, ()), other.get(steps[at].name, ())
+            a, b = small.get(steps[at].name, ()), large.get(steps[at].name, ())
             if len(a) == 4 and a[1] == b[1] and a[2] != b[2] and a[3] != b[3]:
                 known = {step.name for step in steps[at:]}
                 if all(_names(step) <= known for step in steps[at + 1 :]):
@@ -110,25 +110,25 @@ class Cut(nn.Module):
 def _steps(model: nn.Module) -> list[_Step]:
     """The calls of a network's forward, in order."""
     graph = _TopLevel().trace(model)
-    found: list[_Step] = []
+    steps: list[_Step] = []
     names: dict[fx.Node, str] = {}
     for node in graph.nodes:
         if node.op == "placeholder":
             names[node] = ""
         elif node.op != "output":
             names[node] = node.name
-            keywords = {key: _told(value, names) for key, value in node.kwargs.items()}
-            found.append(_Step(node.name, node.op, node.target, _told(node.args, names), keywords))
-    return found
+            keywords = {key: _by_name(value, names) for key, value in node.kwargs.items()}
+            steps.append(_Step(node.name, node.op, node.target, _by_name(node.args, names), keywords))
+    return steps
 
 
-def _told(value: Any, names: dict[fx.Node, str]) -> Any:
+def _by_name(value: Any, names: dict[fx.Node, str]) -> Any:
     """An argument with the results of earlier steps by their names."""
     if isinstance(value, fx.Node):
         return _Of(names[value])
     if isinstance(value, (list, tuple)):
-        told = [_told(inner, names) for inner in value]
-        return told if isinstance(value, list) else tuple(told)
+        values = [_by_name(inner, names) for inner in value]
+        return values if isinstance(value, list) else tuple(values)
     return value
 
 
@@ -158,12 +158,12 @@ def _filled(value: Any, done: dict[str, Any]) -> Any:
 
 
 def _names(step: _Step) -> set[str]:
-    found: set[str] = set()
+    node_names: set[str] = set()
     waiting = [*step.arguments, *step.keywords.values()]
     while waiting:
         value = waiting.pop()
         if isinstance(value, _Of):
-            found.add(value.name)
+            node_names.add(value.name)
         elif isinstance(value, (list, tuple)):
             waiting += value
-    return found
+    return node_names

@@ -59,9 +59,9 @@ class Layout:
             if first != last:
                 return values.permute(0, 3, 1, 2) if first else values
         if values.dim() == 3 and self.cells is not None:
-            found = self._token_grid(values.shape[1], size)
-            if found is not None:
-                prefix, (rows, columns) = found
+            layout = self._token_grid(values.shape[1], size)
+            if layout is not None:
+                prefix, (rows, columns) = layout
                 cells = values[:, prefix:].transpose(1, 2)
                 return cells.reshape(*cells.shape[:2], rows, columns)
         raise DataError(
@@ -100,13 +100,13 @@ def layout_of(model: nn.Module, features: Callable[[Tensor], Any], name: str, ke
         for size in SIZES:
             try:
                 with torch.no_grad():
-                    found = features(torch.zeros(1, 3, *size))
+                    output = features(torch.zeros(1, 3, *size))
             except Exception as error:  # a network may refuse a size in any way
                 raise DataError(
                     f"{key}.backbone: {name!r} does not take images of any size ({size[0]} x {size[1]}: "
                     f"{_first_line(error)}); {OTHERS}"
                 ) from error
-            shapes.append(tuple(found.shape) if isinstance(found, Tensor) else ())
+            shapes.append(tuple(output.shape) if isinstance(output, Tensor) else ())
     finally:
         model.train(training)
     layout = _compare(model, shapes)
@@ -120,29 +120,29 @@ def layout_of(model: nn.Module, features: Callable[[Tensor], Any], name: str, ke
 
 def _compare(model: nn.Module, shapes: list[tuple[int, ...]]) -> Layout | None:
     """The one layout that fits both shapes, or None."""
-    one, other = shapes
-    if len(one) != len(other) or len(one) not in (3, 4):
+    shape, second = shapes
+    if len(shape) != len(second) or len(shape) not in (3, 4):
         return None
-    fixed = [axis for axis in range(1, len(one)) if one[axis] == other[axis]]
+    fixed = [axis for axis in range(1, len(shape)) if shape[axis] == second[axis]]
     declared = getattr(model, "num_features", None)
-    if len(fixed) != 1 or declared not in (None, one[fixed[0]]):
+    if len(fixed) != 1 or declared not in (None, shape[fixed[0]]):
         return None
-    depth = one[fixed[0]]
-    if len(one) == 4 and fixed[0] in (1, 3):
+    depth = shape[fixed[0]]
+    if len(shape) == 4 and fixed[0] in (1, 3):
         first = 2 if fixed[0] == 1 else 1
-        stride = round(SIZES[1][1] / other[first + 1])
+        stride = round(SIZES[1][1] / second[first + 1])
         return Layout("rows" if fixed[0] == 1 else "channels last", depth, stride)
-    if len(one) == 3 and fixed[0] == 2:
-        return _tokens(model, depth, (one[1], other[1]))
+    if len(shape) == 3 and fixed[0] == 2:
+        return _tokens(model, depth, (shape[1], second[1]))
     return None
 
 
 def _tokens(model: nn.Module, depth: int, counts: tuple[int, int]) -> Layout | None:
     prefix = int(getattr(model, "num_prefix_tokens", 0))
-    told: Callable[[Size], Size] | None = getattr(
+    declared: Callable[[Size], Size] | None = getattr(
         getattr(model, "patch_embed", None), "dynamic_feat_size", None
     )
-    ways = [told] if told is not None else [_every(stride) for stride in range(1, COARSEST + 1)]
+    ways = [declared] if declared is not None else [_every(stride) for stride in range(1, COARSEST + 1)]
     layouts = []
     for cells in ways:
         layout = Layout("tokens", depth, 1, prefix, cells)

@@ -156,13 +156,13 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 def _json(file: Path, metadata: Mapping[str, str], key: str, kind: type) -> Any:
     try:
-        found = json.loads(metadata[key])
+        value = json.loads(metadata[key])
     except ValueError:
-        found = None
-    three = key not in ("mean", "std") or (isinstance(found, list) and len(found) == 3)
-    if not isinstance(found, kind) or not three:
+        value = None
+    three = key not in ("mean", "std") or (isinstance(value, list) and len(value) == 3)
+    if not isinstance(value, kind) or not three:
         raise DataError(f"{file}: {key} is damaged; train again")
-    return found
+    return value
 
 
 def _compare(file: Path, own: LabelSpace, wanted: LabelSpace) -> None:
@@ -171,19 +171,21 @@ def _compare(file: Path, own: LabelSpace, wanted: LabelSpace) -> None:
     pairs = zip(own.names, wanted.names, strict=False)
     shorter = min(len(own.names), len(wanted.names))
     first = next((index for index, (a, b) in enumerate(pairs) if a != b), shorter)
-    one, other = (names[first] if first < len(names) else "nothing" for names in (own.names, wanted.names))
+    own_name, wanted_name = (
+        names[first] if first < len(names) else "nothing" for names in (own.names, wanted.names)
+    )
     raise DataError(
-        f"{file}: classes differ from the data's: first at id {first}, {one!r} against {other!r}; "
+        f"{file}: classes differ from the data's: first at id {first}, {own_name!r} against {wanted_name!r}; "
         f"the classifier has {', '.join(own.names)}; the data has {', '.join(wanted.names)}; "
         "take the classifier of this class list"
     )
 
 
-def _check_tensors(file: Path, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def _check_tensors(file: Path, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     for name in own:
-        if name not in found:
+        if name not in tensors:
             raise DataError(f"{file}: tensor {name!r} is missing; train or copy it again")
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         if name not in own:
             raise DataError(f"{file}: tensor {name!r} is not one of {file.name}'s network; train again")
         if tensor.shape != own[name].shape or tensor.dtype != own[name].dtype:

@@ -60,24 +60,24 @@ def read_class_map(path: Path | str) -> ClassMap:
         raise UsageError(f"{file}: a class map has a line a name, for instance `cat: [281, 282]`")
     owner: dict[int, str] = {}
     ids: dict[str, tuple[int, ...]] = {}
-    for name, found in data.items():
+    for name, numbers in data.items():
         where = place((name,))
         if not name.strip() or name == "background":
             raise UsageError(f"{where}: {name!r} is no class of its own; take it out")
-        if not isinstance(found, list) or not found:
+        if not isinstance(numbers, list) or not numbers:
             raise UsageError(
                 f"{where}: {name!r} has no list of ids; write {name}: [281, 282], or take it out"
             )
-        for index, number in enumerate(found):
+        for index, number in enumerate(numbers):
             spot = place((name, index))
             if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < IMAGENET:
                 raise UsageError(f"{spot}: {name!r} has {number!r}, not an ImageNet id of 0..{IMAGENET - 1}")
             other = owner.setdefault(number, name)
             if other != name:
                 raise UsageError(f"{spot}: id {number} is {other!r} and {name!r}; an id serves one name")
-            if number in found[:index]:
+            if number in numbers[:index]:
                 raise UsageError(f"{spot}: {name!r} has id {number} twice; keep one")
-        ids[name] = tuple(sorted(found))
+        ids[name] = tuple(sorted(numbers))
     return ClassMap(file, ids)
 
 

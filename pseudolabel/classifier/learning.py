@@ -117,8 +117,8 @@ class Lesson:
         draws = Draws.of(generator(self.recipe.seed, record.id, epoch))
         image = images.read_image(record.image)
         ground = ground_colour(self.mean)
-        seen = augmented(image, draws, resize=how.resize, crop=how.crop, flip=how.flip, ground=ground)
-        return Example(record, seen, epoch)
+        pixels = augmented(image, draws, resize=how.resize, crop=how.crop, flip=how.flip, ground=ground)
+        return Example(record, pixels, epoch)
 
     def share(self, examples: Sequence[Example], totals: Tensor) -> Share:
         """What some images add to the mean over all images of the batch."""

@@ -32,11 +32,11 @@ def perturbed(images: Tensor, keys: Sequence[Key], noise: Noise) -> Tensor:
     Returns:
         (B, 3, h, w) float32 on the same device; an image's noise does not depend on the others.
     """
-    rows = [_one(image, generator(*key), noise) for image, key in zip(images, keys, strict=True)]
+    rows = [_perturbed(image, generator(*key), noise) for image, key in zip(images, keys, strict=True)]
     return torch.stack(rows)
 
 
-def _one(image: Tensor, source: torch.Generator, noise: Noise) -> Tensor:
+def _perturbed(image: Tensor, source: torch.Generator, noise: Noise) -> Tensor:
     if noise.kind == "gaussian":
         spread = noise.sigma * (image.amax() - image.amin())
         return image + spread * torch.randn(image.shape, generator=source).to(image.device)

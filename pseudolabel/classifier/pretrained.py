@@ -54,14 +54,14 @@ class Pretrained(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) normalised -> the last features: (B, D, h', w') where pooled, else as they come."""
-        found: Tensor = self.backbone.forward_features(images)
-        return self.grid(found, (images.shape[2], images.shape[3])) if self.pooled else found
+        values: Tensor = self.backbone.forward_features(images)
+        return self.grid(values, (images.shape[2], images.shape[3])) if self.pooled else values
 
     def classify(self, features: Tensor) -> Tensor:
         """Last features -> (B, R) raw logits."""
-        found: Tensor
-        found = self.head(features.mean((2, 3))) if self.pooled else self.backbone.forward_head(features)
-        return found
+        logits: Tensor
+        logits = self.head(features.mean((2, 3))) if self.pooled else self.backbone.forward_head(features)
+        return logits
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) normalised -> (B, R) raw logits."""
@@ -77,18 +77,18 @@ class Pretrained(nn.Module):
 
     def _linear(self, name: str) -> tuple[nn.Linear | None, int]:
         """The linear layer that reads the mean of the features and writes the logits, and their number."""
-        seen: list[tuple[nn.Linear, Tensor, Tensor]] = []
+        calls: list[tuple[nn.Linear, Tensor, Tensor]] = []
 
         def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             assert isinstance(module, nn.Linear)
-            seen.append((module, inputs[0], output))
+            calls.append((module, inputs[0], output))
 
         hooks = [m.register_forward_hook(note) for m in self.modules() if isinstance(m, nn.Linear)]
         images = _probe()
         try:
             with torch.no_grad():
                 features = self.backbone.forward_features(images)
-                seen.clear()
+                calls.clear()
                 logits = self.backbone.forward_head(features)
         finally:
             for hook in hooks:
@@ -96,7 +96,7 @@ class Pretrained(nn.Module):
         if not isinstance(logits, Tensor) or logits.dim() != 2:
             raise DataError(f"classifier.backbone: {name!r} does not classify whole images; take another")
         mean = self.grid(features, SIZES[0]).mean(dim=(2, 3))
-        for module, given, written in seen:
+        for module, given, written in calls:
             if _equal(given, mean) and _equal(written, logits):
                 return module, logits.shape[1]
         return None, logits.shape[1]
@@ -119,11 +119,15 @@ class Pretrained(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        outputs = [(layer, one) for layer, one in ends if isinstance(one, Tensor) and one.requires_grad]
-        found = torch.autograd.grad(mixed.sum(), [features, *(one for _, one in outputs)], allow_unused=True)
-        if self._reaches(found[0], size):
+        outputs = [
+            (layer, values) for layer, values in ends if isinstance(values, Tensor) and values.requires_grad
+        ]
+        gradients = torch.autograd.grad(
+            mixed.sum(), [features, *(values for _, values in outputs)], allow_unused=True
+        )
+        if self._reaches(gradients[0], size):
             return None
-        for (layer, _), gradient in zip(reversed(outputs), reversed(found[1:]), strict=True):
+        for (layer, _), gradient in zip(reversed(outputs), reversed(gradients[1:]), strict=True):
             if self._reaches(gradient, size):
                 return layer
         raise DataError(
@@ -191,7 +195,7 @@ def _probe() -> Tensor:
     return torch.randn(1, 3, *SIZES[0], generator=draws.generator("pretrained"))
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
+def _equal(tensor: Tensor, other: Tensor) -> bool:
+    if tensor.shape != other.shape:
         return False
-    return bool((one - other).abs().amax() <= AGREEMENT * other.abs().amax())
+    return bool((tensor - other).abs().amax() <= AGREEMENT * other.abs().amax())

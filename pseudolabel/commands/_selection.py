@@ -20,7 +20,7 @@ def spread(records: Sequence[ImageRecord], count: int, seed: int) -> list[ImageR
     """
     count = min(count, len(records))
     shown: Counter[int] = Counter()
-    found = []
+    selection = []
     for index in range(count):
         stretch = records[len(records) * index // count : len(records) * (index + 1) // count]
 
@@ -31,8 +31,8 @@ def spread(records: Sequence[ImageRecord], count: int, seed: int) -> list[ImageR
 
         best = min(stretch, key=rank)
         shown.update(best.labels or ())
-        found.append(best)
-    return found
+        selection.append(best)
+    return selection
 
 
 def named(records: Sequence[ImageRecord], ids: Sequence[str]) -> list[ImageRecord]:
@@ -44,9 +44,9 @@ def named(records: Sequence[ImageRecord], ids: Sequence[str]) -> list[ImageRecor
     wanted = dict.fromkeys(ids)
     if not wanted:
         raise UsageError("--ids names no image; give ids of the list, comma separated")
-    found = {record.id: record for record in records if record.id in wanted}
-    for one in wanted:
-        if one not in found:
+    by_id = {record.id: record for record in records if record.id in wanted}
+    for item in wanted:
+        if item not in by_id:
             known = [record.id for record in records[:SEARCHED]]
-            raise UsageError(f"--ids: {one!r} is not in the list of {len(records)}; {nearest(one, known)}")
-    return [found[one] for one in wanted]
+            raise UsageError(f"--ids: {item!r} is not in the list of {len(records)}; {nearest(item, known)}")
+    return [by_id[item] for item in wanted]

@@ -29,16 +29,16 @@ def methods(name: str | None = None) -> dict[str, Any]:
             if (components := registry.names(kind))
         }
     wanted_kind, _, wanted = name.rpartition(".")
-    found = {
+    entries = {
         f"{kind}.{component}": {**_described(kind, component), **_parameters(kind, component)}
         for kind in registry.KINDS
         for component in registry.names(kind)
         if component == wanted and wanted_kind in ("", kind)
     }
-    if not found:
+    if not entries:
         known = [component for kind in registry.KINDS for component in registry.names(kind)]
         raise UsageError(f"{name!r} is not a component; {nearest(wanted, known)}")
-    return found
+    return entries
 
 
 def _described(kind: str, component: str) -> dict[str, str]:

@@ -50,16 +50,16 @@ class Adapter(nn.Module):
         self._prefixes = TOKENS if not isinstance(declared, int) else tuple(dict.fromkeys((declared, 0)))
         logits, trace = traced(self, _sample(model, size))
         self.count = logits.shape[1]
-        found = head_of(logits, trace, size, self._prefixes)
-        self.pooled = found is not None
+        head = head_of(logits, trace, size, self._prefixes)
+        self.pooled = head is not None
         self.head: nn.Module
         self.target: str | None = None
-        if found is None:
+        if head is None:
             self.head = _Logits(self.count)
             self.target = target_of(self, logits, trace, size, self._prefixes)
         else:
-            self.head = found.linear
-            self._place, self._last = found.features, found.channels_last
+            self.head = head.linear
+            self._place, self._last = head.features, head.channels_last
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) normalised -> (B, R) raw logits."""
@@ -164,18 +164,18 @@ def logits_of(output: Any) -> Tensor:
     Raises:
         DataError: there are none, or several tensors may be them.
     """
-    found = output
+    logits = output
     if isinstance(output, Mapping):
-        found = output.get("logits", output)
+        logits = output.get("logits", output)
     elif not isinstance(output, Tensor):
-        found = getattr(output, "logits", output)
-    if isinstance(found, (tuple, list)):
-        flat = [part for part in found if isinstance(part, Tensor) and part.dim() == 2]
-        found = flat[0] if len(flat) == 1 else found
-    if isinstance(found, Tensor) and found.dim() == 2:
-        return found
+        logits = getattr(output, "logits", output)
+    if isinstance(logits, (tuple, list)):
+        flat = [part for part in logits if isinstance(part, Tensor) and part.dim() == 2]
+        logits = flat[0] if len(flat) == 1 else logits
+    if isinstance(logits, Tensor) and logits.dim() == 2:
+        return logits
     raise DataError(
-        f"model: gives {_told(found)}, not logits (images, classes); wrap it in a module that gives them"
+        f"model: gives {_kind_of(logits)}, not logits (images, classes); wrap it in a module that gives them"
     )
 
 
@@ -217,15 +217,15 @@ def _refusal(model: nn.Module, size: Size) -> Exception | None:
 
 def _declared(model: nn.Module) -> Iterator[Size]:
     """Sizes that a model says it was made for: timm, torchvision and transformers."""
-    told = [
+    sizes = [
         getattr(getattr(model, "patch_embed", None), "img_size", None),
         getattr(getattr(model, "config", None), "image_size", None),
         getattr(model, "image_size", None),
     ]
     timm = entry(getattr(model, "pretrained_cfg", None), "input_size")
     if isinstance(timm, (tuple, list)) and len(timm) == 3:
-        told.append(timm[1:])
-    for size in told:
+        sizes.append(timm[1:])
+    for size in sizes:
         pair = (size, size) if isinstance(size, int) else size
         if (
             isinstance(pair, (tuple, list))
@@ -245,12 +245,12 @@ def _sample(model: nn.Module, size: Size) -> Tensor:
     return sample.to(own_device(model), dtype_of(model))
 
 
-def _told(found: Any) -> str:
-    if isinstance(found, Tensor):
-        return f"a tensor {tuple(found.shape)}"
-    if isinstance(found, (tuple, list)):
-        return f"a {type(found).__name__} of {len(found)}"
-    return f"a {type(found).__name__}"
+def _kind_of(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return f"a tensor {tuple(output.shape)}"
+    if isinstance(output, (tuple, list)):
+        return f"a {type(output).__name__} of {len(output)}"
+    return f"a {type(output).__name__}"
 
 
 def _first_line(error: Exception) -> str:

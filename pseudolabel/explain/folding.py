@@ -63,11 +63,11 @@ def folded(network: nn.Module, sample: Tensor) -> tuple[nn.Module, list[Fold]]:
         folds = [_fold(convolution, norm) for convolution, norm in pairs]
         _replace(copied, {id(norm): fold.place for (_, norm), fold in zip(pairs, folds, strict=True)})
         try:
-            found = copied(sample)
+            logits = copied(sample)
         except (AttributeError, RuntimeError, TypeError):  # somebody reads the norm's own attributes
             return network, []
         scale = wanted.abs().amax()
-        if not bool((found - wanted).abs().amax() <= AGREEMENT * scale):
+        if not bool((logits - wanted).abs().amax() <= AGREEMENT * scale):
             return network, []
     return copied, folds
 

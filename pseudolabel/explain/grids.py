@@ -61,8 +61,8 @@ def fits(cells: Size, size: Size) -> bool:
 def _token_cells(count: int, size: Size, prefixes: Iterable[int]) -> Size | None:
     """(h', w') of so many tokens, those before the grid left out."""
     for prefix in prefixes:
-        for stride, whole in product(range(1, COARSEST + 1), (True, False)):
-            more = 0 if whole else stride - 1
+        for stride, exact in product(range(1, COARSEST + 1), (True, False)):
+            more = 0 if exact else stride - 1
             cells = (size[0] + more) // stride, (size[1] + more) // stride
             if cells[0] * cells[1] == count - prefix > 1:
                 return cells

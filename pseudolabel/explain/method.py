@@ -131,7 +131,7 @@ class BoundMethod:
             return replace(self, reduce=reduce)
         return self.rebuilt(self.inner.with_reduce(reduce))
 
-    def seen(self, view: Callable[[Tensor], Tensor]) -> BoundMethod:
+    def of_view(self, view: Callable[[Tensor], Tensor]) -> BoundMethod:
         """The same method for a view (crop, resize, flip) of the image: a reduce that looks at the image
         looks at the view of it; any other stays."""
         reduce = self.innermost

@@ -132,8 +132,8 @@ class Explained:
         """Whether these images are (a part of) those of `sharing`."""
         if self._shared is None:
             return False
-        whole = self._shared[0].untyped_storage().data_ptr()
-        return images.untyped_storage().data_ptr() == whole
+        storage = self._shared[0].untyped_storage().data_ptr()
+        return images.untyped_storage().data_ptr() == storage
 
     def keep(self, images: Tensor, name: Hashable, value: Any) -> None:
         """Keep something computed of shared images for the next method; nothing for others."""
@@ -320,10 +320,10 @@ class Explained:
         with torch.enable_grad():
             sample = self.on_device(self._sample(self.network)).requires_grad_()
             logits = self.logits(sample)
-            found: Tensor | None = None
+            gradient: Tensor | None = None
             if logits.requires_grad:
-                (found,) = torch.autograd.grad(logits.square().sum(), sample, allow_unused=True)
-        if found is None or not bool((found != 0).any()):
+                (gradient,) = torch.autograd.grad(logits.square().sum(), sample, allow_unused=True)
+        if gradient is None or not bool((gradient != 0).any()):
             raise DataError(
                 "classifier: no gradient reaches the input (the graph is cut, or the weights are zero); "
                 "a gradient map would be empty: use cam, or train the classifier"
@@ -336,8 +336,8 @@ class Explained:
     def _grid(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         grid: Any = getattr(self.network, "grid", None)
         if grid is not None:
-            found: Tensor = grid(values, size)
-            return found
+            cells: Tensor = grid(values, size)
+            return cells
         if values.dim() != 4:
             raise DataError(
                 f"layer: an output of shape {tuple(values.shape)} is no grid of features; take another layer"
@@ -350,8 +350,8 @@ class Explained:
 
         def part(images: Tensor, targets: Targets) -> Attribution:
             with torch.no_grad():
-                found = of(*self.outputs(self.on_device(images)))
-            return Attribution(found, found[:, 0])
+                rows = of(*self.outputs(self.on_device(images)))
+            return Attribution(rows, rows[:, 0])
 
         return self.in_parts(images, everything, part).values
 

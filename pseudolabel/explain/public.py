@@ -163,13 +163,13 @@ def _classes(
         return {name: _group(name, group, raw) for name, group in classes.items()}
     if isinstance(classes, str) or not hasattr(classes, "__iter__"):
         raise UsageError(f"classes: {classes!r} is no list of names or logit indices; write [{classes!r}]")
-    found: dict[str | int, tuple[int, ...]] = {}
+    members: dict[str | int, tuple[int, ...]] = {}
     known = _names(model, names, raw)
     for name in classes:
-        if name in found:
+        if name in members:
             raise UsageError(f"classes: {name!r} stands twice; keep one")
         if not isinstance(name, str):
-            found[name] = (_index(name, raw, ""),)
+            members[name] = (_index(name, raw, ""),)
         elif known is None:
             raise UsageError(
                 f"classes: {name!r} is a name, and the model carries none; give names=[...] of its {raw} "
@@ -178,8 +178,8 @@ def _classes(
         elif name not in known:
             raise UsageError(f"classes: {name!r} is not a class; {nearest(name, known)}")
         else:
-            found[name] = (known.index(name),)
-    return found
+            members[name] = (known.index(name),)
+    return members
 
 
 def _group(name: str, group: Any, raw: int) -> tuple[int, ...]:
@@ -239,8 +239,8 @@ def _inputs(
                 "(3, H, W) or (1, 3, H, W); give others as a PIL image or a uint8 array (H, W, 3)"
             )
         return batch.detach().clone()
-    rgb = torch.from_numpy(rgb_array(image))
-    shares = rgb.permute(2, 0, 1)[None].float() / 255
+    pixels = torch.from_numpy(rgb_array(image))
+    shares = pixels.permute(2, 0, 1)[None].float() / 255
     own = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     middle = _triple("mean", mean or entry(own, "mean") or IMAGENET_MEAN)
     spread = _triple("std", std or entry(own, "std") or IMAGENET_STD)

@@ -62,11 +62,11 @@ class Resize:
         """The gradient (..., H, W) with respect to the image, of one (..., h, w) after the resize."""
         if self._direct(gradients):
             planes = gradients.reshape(1, -1, *self.target).contiguous()
-            whole = [1, planes.shape[1], *self.source]
-            found: Tensor = torch.ops.aten.upsample_bilinear2d_backward(
-                planes, list(self.target), whole, False, None, None
+            shape = [1, planes.shape[1], *self.source]
+            planes_back: Tensor = torch.ops.aten.upsample_bilinear2d_backward(
+                planes, list(self.target), shape, False, None, None
             )
-            return found.reshape(*gradients.shape[:-2], *self.source)
+            return planes_back.reshape(*gradients.shape[:-2], *self.source)
         rows, columns = self._matrices(gradients)
         return rows.T @ (gradients @ columns)
 

@@ -170,10 +170,10 @@ def target_of(
     mixing = torch.randn(logits.shape[1], generator=draws.generator("target")).to(logits)
     tensors = [values for _, values in outputs]
     gradients = torch.autograd.grad((logits @ mixing).sum(), tensors, allow_unused=True)
-    seen = [name for (name, _), g in zip(outputs, gradients, strict=True) if _reaches(g, size, prefixes)]
+    reaching = [name for (name, _), g in zip(outputs, gradients, strict=True) if _reaches(g, size, prefixes)]
     modules = dict(network.named_modules())
-    named = [name for name in seen if _likely(name, modules)]
-    return next(reversed(named or seen), None)
+    named = [name for name in reaching if _likely(name, modules)]
+    return next(reversed(named or reaching), None)
 
 
 def caught(network: nn.Module, images: Tensor, place: Place) -> Tensor:
@@ -182,10 +182,10 @@ def caught(network: nn.Module, images: Tensor, place: Place) -> Tensor:
     Raises:
         DataError: the forward does not come by that place.
     """
-    found: list[Tensor] = []
+    inputs_of_module: list[Tensor] = []
     if place.module:
         module = network.get_submodule(place.module)
-        hook = module.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
+        hook = module.register_forward_pre_hook(lambda module, inputs: inputs_of_module.append(inputs[0]))
         try:
             network(images)
         finally:
@@ -193,13 +193,13 @@ def caught(network: nn.Module, images: Tensor, place: Place) -> Tensor:
     else:
         with Catching(place) as catching:
             network(images)
-        found = [] if catching.caught is None else [catching.caught]
-    if not found:
+        inputs_of_module = [] if catching.caught is None else [catching.caught]
+    if not inputs_of_module:
         raise DataError(
             "model: its forward on this image leaves out the pooling that it was seen to do; take grad_cam "
             "or saliency"
         )
-    return found[-1]
+    return inputs_of_module[-1]
 
 
 def _arguments(args: Sequence[Any], kwargs: dict[str, Any] | None) -> Iterator[tuple[int | str, Any]]:
@@ -241,11 +241,11 @@ def _linear(module: nn.Module) -> nn.Module:
         return module
     assert isinstance(module, nn.Conv2d)
     weight, bias = module.weight, module.bias
-    found = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    found.weight = nn.Parameter(weight.detach().flatten(1), requires_grad=False)
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight.detach().flatten(1), requires_grad=False)
     if bias is not None:
-        found.bias = nn.Parameter(bias.detach(), requires_grad=False)
-    return found.eval()
+        linear.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return linear.eval()
 
 
 def _reaches(gradient: Tensor | None, size: Size, prefixes: Sequence[int]) -> bool:
@@ -266,9 +266,9 @@ def _likely(name: str, modules: dict[str, nn.Module]) -> bool:
     )
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
+def _equal(tensor: Tensor, other: Tensor) -> bool:
     """To rounding, and not because both are 0."""
-    if one.shape != other.shape:
+    if tensor.shape != other.shape:
         return False
     scale = other.abs().amax()
-    return bool((scale > 0) & ((one - other).abs().amax() <= AGREEMENT * scale))
+    return bool((scale > 0) & ((tensor - other).abs().amax() <= AGREEMENT * scale))

@@ -171,7 +171,7 @@ def each(
             model.batch = max(1, model.batch // 2)
             start -= len(part)
             continue
-        shown = [method.seen(see(part[0])) if see is not None and apart else method for method in methods]
+        shown = [method.of_view(see(part[0])) if see is not None and apart else method for method in methods]
         own_keys = [(*keys[image], index) for image, index in part]
         attributions = explain_together(shown, model, views, wanted, own_keys)
         first = 0

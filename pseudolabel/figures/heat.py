@@ -24,7 +24,7 @@ def heat(
     """Lay a map over its image made grey: dark where it is low, pale yellow where it is high.
 
     Args:
-        rgb: (H, W, 3) uint8 image.
+        image: (H, W, 3) uint8 image.
         values: (H, W) float32, finite.
         low, high: values that get the first and the last colour; what lies beyond gets the nearer one.
             Where high is not above low, all is low.

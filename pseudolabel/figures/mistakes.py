@@ -54,7 +54,7 @@ def mistakes(
     """Colour each kind of pixel over the pale grey image.
 
     Args:
-        rgb: (H, W, 3) uint8 image.
+        image: (H, W, 3) uint8 image.
         mask, truth: as for `kinds`.
 
     Returns:

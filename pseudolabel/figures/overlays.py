@@ -15,7 +15,7 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8], alpha: float = 0.
     """Colour the regions of a mask on an image, each with an outline of full colour.
 
     Args:
-        rgb: (H, W, 3) uint8 image.
+        image: (H, W, 3) uint8 image.
         mask: (H, W) uint8 class ids; background stays as it is, 255 has the palette's pale colour.
         alpha: share 0..1 of the mask's colour inside a region.
 

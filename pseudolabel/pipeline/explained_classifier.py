@@ -105,14 +105,14 @@ class ExplainedClassifier:
         Raises:
             DataError: no such layer, or one without a grid.
         """
-        told = []
+        lines = []
         side = int(getattr(self.model.network, "side", 64))
         image = self.model.on_device(torch.zeros(1, 3, side, side))
         for layer in dict.fromkeys(self.layers()):
-            found = self.model.activations(image, None if layer == LAST else layer)
-            depth, height = found.grid(found.output).shape[1:3]
-            told.append(f"target layer: {layer} ({depth} channels, {round(side / height)} pixels a cell)")
-        return told
+            activations = self.model.activations(image, None if layer == LAST else layer)
+            depth, height = activations.grid(activations.output).shape[1:3]
+            lines.append(f"target layer: {layer} ({depth} channels, {round(side / height)} pixels a cell)")
+        return lines
 
     def maps(self, inputs: Tensor, labels: Sequence[tuple[int, ...]], keys: Sequence[Key]) -> Maps:
         """Maps of all labels of a batch in which every image has one."""

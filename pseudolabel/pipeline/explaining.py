@@ -223,15 +223,15 @@ def _maps(
     keys = [(prepared.recipe.seed, image.record.id) for image in shown]
     maps = classifier.maps(classifier.inputs(values), rows, keys)
     seconds = (time.monotonic() - start) / len(shown)
-    made: dict[str, ImageMaps] = {}
+    maps_of: dict[str, ImageMaps] = {}
     for image, row, own, uncovered in zip(shown, rows, maps.values, maps.uncovered, strict=True):
         facts: dict[str, Any] = {"input_sha256": image.sha256}
         if uncovered is not None:
             facts["uncovered"] = uncovered
         assert image.values is not None
         item = image.record.id
-        made[item] = ImageMaps(item, row, image.values, own, facts=facts, seconds=seconds)
-    return made
+        maps_of[item] = ImageMaps(item, row, image.values, own, facts=facts, seconds=seconds)
+    return maps_of
 
 
 def _event(

@@ -47,14 +47,14 @@ def fused(maps: Sequence[Scores], by: By, weights: Sequence[float] | None = None
     if len(maps) == 1:
         return first
     if by == "max":
-        return first.replace(torch.stack([one.values for one in maps]).amax(dim=0))
+        return first.replace(torch.stack([scores.values for scores in maps]).amax(dim=0))
     shares = [share / sum(shares) for share in shares]
     if by == "mean":
         values = torch.zeros_like(first.values)
-        for one, share in zip(maps, shares, strict=True):
-            values += share * one.values
+        for scores, share in zip(maps, shares, strict=True):
+            values += share * scores.values
         return first.replace(values)
     values = torch.ones_like(first.values)
-    for one, share in zip(maps, shares, strict=True):
-        values *= one.values.clamp(min=0) ** share  # 0 ** 0 is 1: a map of weight 0 says nothing
+    for scores, share in zip(maps, shares, strict=True):
+        values *= scores.values.clamp(min=0) ** share  # 0 ** 0 is 1: a map of weight 0 says nothing
     return first.replace(values)

@@ -43,7 +43,7 @@ class Lanes:
     @property
     def batch(self) -> int:
         """Items of one forward now, the least of all."""
-        return min(one.model.batch for one in self._all)
+        return min(lane.model.batch for lane in self._all)
 
     def run(self, jobs: Iterable[J], work: Callable[[ExplainedClassifier, J], R]) -> Iterator[tuple[J, R]]:
         """Pairs (job, work(a classifier, job)) in the order of the jobs.
@@ -60,14 +60,14 @@ class Lanes:
         def alone(job: J) -> R:
             torch.set_num_threads(1)  # of this thread
             try:
-                one = self._free.get_nowait()
+                lane = self._free.get_nowait()
             except Empty:
-                one = self._new()
-                self._all.append(one)
+                lane = self._new()
+                self._all.append(lane)
             try:
-                return work(one, job)
+                return work(lane, job)
             finally:
-                self._free.put(one)
+                self._free.put(lane)
 
         try:
             yield from ahead(jobs, alone, workers=self.count, depth=self.count + 1)

@@ -95,13 +95,13 @@ class Preview:
                 if isinstance(event, NotDone):
                     self._fail(shown[event.id], event.what)
                 elif isinstance(event, ImageMaps):
-                    self._finish(shown[event.id], event, plan)
+                    self._complete(shown[event.id], event, plan)
                 bar.advance()
             if stop.requested:
                 raise stop.fault(f"{bar.done} of {len(records)} images, no sheet", kept=False)
         return list(shown.values())
 
-    def _finish(self, image: ShownImage, maps: ImageMaps, plan: PostprocessingPlan) -> None:
+    def _complete(self, image: ShownImage, maps: ImageMaps, plan: PostprocessingPlan) -> None:
         start = time.monotonic()
         image.maps, image.result = maps, postprocess_image(maps, plan)
         image.seconds = maps.seconds + time.monotonic() - start

@@ -97,14 +97,14 @@ def to_mask(
         },
         _Line,
     )
-    rgb = rgb_array(image)
+    pixels = rgb_array(image)
     height, width = (int(side) for side in scores.values.shape[1:])
-    if rgb.shape[:2] != (height, width):
+    if pixels.shape[:2] != (height, width):
         raise UsageError(
-            f"image: is {rgb.shape[0]} x {rgb.shape[1]}, its scores {height} x {width}; give the image that "
-            "was explained"
+            f"image: is {pixels.shape[0]} x {pixels.shape[1]}, its scores {height} x {width}; give the image "
+            "that was explained"
         )
     if scores.ids and not 1 <= min(scores.ids) <= max(scores.ids) < MOST_NAMES:
         raise UsageError(f"scores: ids {min(scores.ids)}..{max(scores.ids)} are not in 1..{MOST_NAMES - 1}")
-    refined = postprocessing.refine(scores, rgb, line.refine)
-    return postprocessing.resolve(refined, rgb, line.background, line.postprocess)
+    refined = postprocessing.refine(scores, pixels, line.refine)
+    return postprocessing.resolve(refined, pixels, line.background, line.postprocess)

@@ -68,14 +68,14 @@ def pool(
             if away is None:
                 return put(job, make(job))
             try:
-                made = away.submit(make, job).result()
+                result = away.submit(make, job).result()
             except BrokenProcessPool as error:
                 raise MachineError(
                     "a worker process died (killed, or out of memory); what is finished is kept, the same "
                     "command continues; --workers 0 needs none. In a script, call this below "
                     "`if __name__ == '__main__':`"
                 ) from error
-            return put(job, made)
+            return put(job, result)
 
         yield lambda job: threads.submit(work, job)
 

@@ -86,7 +86,7 @@ def swept_unit(step: Step) -> str:
 
 
 def misfits(
-    lines: Sequence[Branch],
+    branches: Sequence[Branch],
     fused: Sequence[Step],
     background: Step,
     postprocess: Sequence[Step] = (),
@@ -94,27 +94,27 @@ def misfits(
     """Where a recipe does not compose: a component takes scores in 0..1 and gets raw ones.
 
     Args:
-        lines: of maps with their refiners; maps are raw unless the method says otherwise.
-        fused: refiners of the combined map, where there are several lines.
-        background, postprocess: the rest of the line.
+        branches: of the recipe with their refiners; maps are raw unless the method says otherwise.
+        fused: refiners of the combined map, where there are several branches.
+        background, postprocess: the steps after them.
 
     Yields:
         Key from the top of the recipe, and the message.
     """
     given, giver = RAW, "the map"
-    for index, one in enumerate(lines):
-        given, giver = one.method.component.gives or RAW, repr(one.method.component_name)
+    for index, branch in enumerate(branches):
+        given, giver = branch.method.component.gives or RAW, repr(branch.method.component_name)
         steps: list[tuple[Key, Step]] = [
-            (("maps", index, "refine", place), step) for place, step in enumerate(one.refine)
+            (("maps", index, "refine", place), step) for place, step in enumerate(branch.refine)
         ]
         given, giver = yield from chain(steps, given, giver)
-        if len(lines) > 1 and given != UNIT:
+        if len(branches) > 1 and given != UNIT:
             yield (
                 ("maps", index, "refine"),
                 f"fuse takes scores in 0..1, {giver} gives {_WORDS[given]}; end with {{name: normalise}}",
             )
             given = UNIT  # one message for one gap
-    if len(lines) > 1:
+    if len(branches) > 1:
         giver = "fuse"
     steps = [
         *((("fuse", "refine", place), step) for place, step in enumerate(fused)),

@@ -131,16 +131,16 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
-        found = _model_in(argument)
-        if found is not None:
-            return found
+        model = _model_in(argument)
+        if model is not None:
+            return model
     return None
 
 
 def _step(kind: str, field: Any, value: Any) -> str:
     """How the name of a component is written where a step, or a list of them, is wanted; else nothing."""
-    found = _model_in(field.annotation) if field is not None else None
-    key = getattr(found, "key", None)  # of `pseudolabel.recipes.steps.Step`
+    model = _model_in(field.annotation) if field is not None else None
+    key = getattr(model, "key", None)  # of `pseudolabel.recipes.steps.Step`
     if not isinstance(key, str) or not isinstance(value, str) or not value:
         return ""
     name = value if re.fullmatch(r"[A-Za-z]\w*", value) else json.dumps(value, ensure_ascii=False)

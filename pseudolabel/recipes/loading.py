@@ -136,7 +136,7 @@ def _fill_step(data: dict[str, Any], step: type[Step], key: Key, faults: list[Re
     try:
         params = component.params.model_validate_json(json.dumps(rest))
     except ValidationError as error:
-        found = explain_all(error.errors(), component.params, rest)
-        faults += [RecipeFault((*key, *fault.key), fault.message) for fault in found]
+        faults_of_step = explain_all(error.errors(), component.params, rest)
+        faults += [RecipeFault((*key, *fault.key), fault.message) for fault in faults_of_step]
         return data
     return {step.key: name, **params.model_dump(mode="json")}

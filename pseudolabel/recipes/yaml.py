@@ -31,10 +31,10 @@ class Source:
     lines: dict[Key, int]
 
     def place(self, key: Key) -> str:
-        found = key
-        while found not in self.lines and found:
-            found = found[:-1]
-        line = self.lines.get(found)
+        known = key
+        while known not in self.lines and known:
+            known = known[:-1]
+        line = self.lines.get(known)
         if line == 0:
             return "--set"
         return f"{self.name}:{line}" if line else self.name
@@ -177,14 +177,14 @@ def check_nodes(path: Path, node: Any, key: Key, lines: dict[Key, int]) -> None:
         for index, child in enumerate(node.value):
             check_nodes(path, child, (*key, index), lines)
     elif kind == "map":
-        seen: set[str] = set()
+        unique: set[str] = set()
         for name, child in node.value:
             text = str(name.value)
             if not str(getattr(name.tag, "value", None) or name.tag).endswith(":str"):
                 raise UsageError(f"{path}:{name.start_mark.line + 1}: key {text} is not a word; quote it")
-            if text in seen:
+            if text in unique:
                 raise UsageError(f"{path}:{name.start_mark.line + 1}: key {text!r} stands twice; keep one")
-            seen.add(text)
+            unique.add(text)
             lines[(*key, text)] = name.start_mark.line + 1
             check_nodes(path, child, (*key, text), lines)
 

@@ -50,12 +50,12 @@ def check(
         DataError: there is nothing to look at.
     """
     sets = _sets(Path(source), images, classes, overrides)
-    seen: list[tuple[PairSet, Inspection]] = []
-    with console.progress(sum(len(found.pairs) for found in sets), "check", quiet) as bar:
-        seen = [(found, inspect(found, bar.advance)) for found in sets]
-    result = _joined(seen)
+    inspected: list[tuple[PairSet, Inspection]] = []
+    with console.progress(sum(len(pair_set.pairs) for pair_set in sets), "check", quiet) as bar:
+        inspected = [(pair_set, inspect(pair_set, bar.advance)) for pair_set in sets]
+    result = _joined(inspected)
     if fix_from_palette is not None:
-        fixed = _fix(seen, Path(fix_from_palette))
+        fixed = _fix(inspected, Path(fix_from_palette))
         result = dataclasses.replace(result, fixed=fixed, failed=result.failed - len(fixed))
     return result
 
@@ -84,35 +84,35 @@ def _sets(
     return [pair_up(Dataset(records, space), str(source))]
 
 
-def _joined(seen: Sequence[tuple[PairSet, Inspection]]) -> CheckSummary:
+def _joined(inspected: Sequence[tuple[PairSet, Inspection]]) -> CheckSummary:
     """The result over training and validation pairs; a file that stands in both is told once."""
-    faults = list(dict.fromkeys(fault for _, inspection in seen for fault in inspection.faults))
-    names = [*seen[0][0].space.names, "ignore"]
+    faults = list(dict.fromkeys(fault for _, inspection in inspected for fault in inspection.faults))
+    names = [*inspected[0][0].space.names, "ignore"]
     pixels = dict.fromkeys(names, 0)
-    for found, inspection in seen:
-        for name, count in zip((*found.space.names, "ignore"), inspection.pixels, strict=True):
+    for pair_set, inspection in inspected:
+        for name, count in zip((*pair_set.space.names, "ignore"), inspection.pixels, strict=True):
             pixels[name] += int(count)
     return CheckSummary(
-        images=sum(inspection.looked_at for _, inspection in seen),
-        good=sum(len(inspection.inputs) for _, inspection in seen),
+        images=sum(inspection.looked_at for _, inspection in inspected),
+        good=sum(len(inspection.inputs) for _, inspection in inspected),
         faults=faults,
-        all_ignored=[item for _, inspection in seen for item in inspection.ignored],
-        background_only=[item for _, inspection in seen for item in inspection.background],
-        masks_not_listed=len(seen[0][1].unlisted),
+        all_ignored=[item for _, inspection in inspected for item in inspection.ignored],
+        background_only=[item for _, inspection in inspected for item in inspection.background],
+        masks_not_listed=len(inspected[0][1].unlisted),
         pixels=pixels,
         failed=len({fault.file for fault in faults}),
     )
 
 
-def _fix(seen: Sequence[tuple[PairSet, Inspection]], out: Path) -> list[str]:
+def _fix(inspected: Sequence[tuple[PairSet, Inspection]], out: Path) -> list[str]:
     """Write the copies; returns the ids of the masks that were mapped back from colours."""
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out}: is not empty; repaired copies go to a new folder")
     fixed: list[str] = []
-    for found, inspection in seen:
+    for pair_set, inspection in inspected:
         coloured = {fault.id for fault in inspection.faults if fault.code in ("rgb", "alpha")}
         sound = {item for item, _, _ in inspection.inputs}
-        for pair in found.pairs:
+        for pair in pair_set.pairs:
             if not isinstance(pair.mask, Path) or pair.id not in coloured | sound:
                 continue
             target = out / f"{pair.id}.png"
@@ -121,7 +121,7 @@ def _fix(seen: Sequence[tuple[PairSet, Inspection]], out: Path) -> list[str]:
                 continue
             try:
                 ids = masks.read_colours(pair.mask)
-                masks.check_values(ids, found.space, pair.mask)
+                masks.check_values(ids, pair_set.space, pair.mask)
             except PseudolabelError as fault:
                 console.say(fault)
                 continue

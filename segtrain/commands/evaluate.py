@@ -60,7 +60,7 @@ def evaluate(  # most of it are its options and what they mean
     loaded = load_network(folder, checkpoint, pairs.space)
     where = place(device)
     network = loaded.network.to(where)
-    found = figures_of(
+    figures = figures_of(
         network,
         pairs,
         where,
@@ -70,7 +70,7 @@ def evaluate(  # most of it are its options and what they mean
     )
     ids, name = [pair.id for pair in pairs.pairs], locate(folder, checkpoint).stem
     evaluation = SegmentationEvaluation(
-        **found,
+        **figures,
         checkpoint={"name": name, "sha256": loaded.sha256, "epoch": loaded.header.epoch},
         classes=list(pairs.space.names),
         reader=step.component_name,

@@ -133,10 +133,10 @@ def _images(images: Path | str | Sequence[Path | str]) -> list[Pair]:
         raise DataError(f"{images}: no such folder or list; give a folder, a list file or an image")
     if not paths:
         raise DataError(f"{images}: holds no image ({', '.join(SUFFIXES)}); give the folder of the images")
-    seen: dict[str, Path] = {}
+    by_stem: dict[str, Path] = {}
     for path in paths:
         # names that differ only in case meet in one file on some systems
-        other = seen.setdefault(path.stem.casefold(), path)
+        other = by_stem.setdefault(path.stem.casefold(), path)
         if other is not path:
             raise DataError(f"{path} and {other} would share the mask {path.stem}.png; rename one")
     return [Pair(path.stem, path, None) for path in paths]

@@ -55,7 +55,7 @@ def train(  # most of it are its options and what they mean
         UsageError, MachineError, NumericError, Interrupted: see `pseudolabel.errors`.
     """
     settled = load_recipe(recipe, SegRecipe, overrides)
-    pairs, seen = _checked(settled, limit, on_bad, quiet)
+    pairs, inspection = _checked(settled, limit, on_bad, quiet)
     validation, validated = None, None
     if settled.validation is not None:
         validation, validated = _checked_validation(settled, limit, pairs, quiet)
@@ -63,7 +63,7 @@ def train(  # most of it are its options and what they mean
         "recipe": decisive(settled),
         "classes": list(pairs.space.names),
         "weights": weights.digest(settled.network.encoder, settled.network.weights),
-        "inputs": disk.digest(seen.inputs),
+        "inputs": disk.digest(inspection.inputs),
         "validation": disk.digest(validated.inputs if validated is not None else []),
     }
 
@@ -80,7 +80,7 @@ def train(  # most of it are its options and what they mean
         if run is not None:
             disk.write_text(folder / layout.RECIPE, dump_recipe(settled))
         quiet = quiet or run is None
-        course = Course(settled, pairs, validation, seen, fabric, folder, run, workers, quiet)
+        course = Course(settled, pairs, validation, inspection, fabric, folder, run, workers, quiet)
         return course.run_to_end(stop)
 
 
@@ -92,8 +92,8 @@ def _checked(recipe: SegRecipe, limit: int | None, on_bad: str, quiet: bool) -> 
         raise UsageError(f"--on-bad {on_bad}: not known; choose stop or skip")
     pairs = pair_up(read_data(recipe.data, limit=limit), recipe.masks)
     with console.progress(len(pairs.pairs), "check training pairs", quiet) as bar:
-        seen = inspect(pairs, bar.advance)
-    faults = seen.faults
+        inspection = inspect(pairs, bar.advance)
+    faults = inspection.faults
     if on_bad == "skip":
         bad = {fault.id for fault in faults if fault.code == "image"}
         faults = [fault for fault in faults if fault.id not in bad]
@@ -104,9 +104,9 @@ def _checked(recipe: SegRecipe, limit: int | None, on_bad: str, quiet: bool) -> 
         if not kept:
             raise DataError("data: no image can be read; look at its root and split")
     _refuse(faults, "training")
-    if len(seen.ignored) == len(pairs.pairs):
+    if len(inspection.ignored) == len(pairs.pairs):
         raise DataError("masks: every pixel of every mask is 255; there is nothing to learn")
-    return pairs, seen
+    return pairs, inspection
 
 
 def _checked_validation(
@@ -118,9 +118,9 @@ def _checked_validation(
     if pairs.space != training.space:
         raise DataError("validation: its classes are not those of the training data; use one class list")
     with console.progress(len(pairs.pairs), "check validation pairs", quiet) as bar:
-        seen = inspect(pairs, bar.advance)
-    _refuse(seen.faults, "validation")
-    return pairs, seen
+        inspection = inspect(pairs, bar.advance)
+    _refuse(inspection.faults, "validation")
+    return pairs, inspection
 
 
 def _refuse(faults: Sequence[Any], what: str) -> None:

@@ -33,15 +33,19 @@ def cam(name: str) -> NDArray[np.floating]:
             network(inputs)
             maps.append(method(index, normalized=False)[0])
     values = torch.cat(maps).detach().relu()
-    found: NDArray[np.floating] = interpolate(values[None], size=inputs.shape[2:], mode="bilinear")[0].numpy()
-    return found
+    values_on_image: NDArray[np.floating] = interpolate(values[None], size=inputs.shape[2:], mode="bilinear")[
+        0
+    ].numpy()
+    return values_on_image
 
 
 def saliency(name: str) -> NDArray[np.floating]:
     """captum's absolute gradient, its largest channel."""
     network, inputs = model(name), image(name)
-    found = [captum.attr.Saliency(network).attribute(inputs, target=index, abs=True) for index in CLASSES]
-    return np.concatenate([values.amax(dim=1).detach().numpy() for values in found])
+    attributions = [
+        captum.attr.Saliency(network).attribute(inputs, target=index, abs=True) for index in CLASSES
+    ]
+    return np.concatenate([values.amax(dim=1).detach().numpy() for values in attributions])
 
 
 def crops(name: str) -> NDArray[np.floating]:
@@ -50,16 +54,16 @@ def crops(name: str) -> NDArray[np.floating]:
     params = RandomCrop.model_validate(CROPS)
     size = int(inputs.shape[2]), int(inputs.shape[3])
 
-    def seen(window: Tensor) -> Tensor:
+    def recorded(window: Tensor) -> Tensor:
         return network(interpolate(window, size=(params.size, params.size), mode="bilinear"))
 
     total, chunk = torch.zeros(size, dtype=torch.float64), torch.zeros_like(inputs[0])
     for number, w in enumerate(draw((SEED, "image"), size, params), start=1):
         window = w.of(inputs).clone()
-        gradient = captum.attr.Saliency(seen).attribute(window, target=index, abs=False)[0]
-        w.of(chunk).add_(seen(window)[0, index].sigmoid().detach() * gradient.detach())
+        gradient = captum.attr.Saliency(recorded).attribute(window, target=index, abs=False)[0]
+        w.of(chunk).add_(recorded(window)[0, index].sigmoid().detach() * gradient.detach())
         if number % params.chunk == 0 or number == params.count:
             total += chunk.abs().amax(dim=0)
             chunk.zero_()
-    found: NDArray[np.floating] = total[None].numpy()
-    return found
+    values: NDArray[np.floating] = total[None].numpy()
+    return values

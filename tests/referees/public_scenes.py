@@ -36,14 +36,14 @@ def model(name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         if name == "resnet18":
-            found = calibrated(torchvision.models.resnet18(num_classes=5))
+            network = calibrated(torchvision.models.resnet18(num_classes=5))
         elif name == "vit":
-            found = timm.create_model("test_vit", num_classes=5, img_size=SIDE)
+            network = timm.create_model("test_vit", num_classes=5, img_size=SIDE)
             with torch.no_grad():  # timm starts heads and position embeddings near 0
-                for parameter in found.parameters():
+                for parameter in network.parameters():
                     parameter += 0.05 * torch.randn(parameter.shape)
         else:
-            found = nn.Sequential(
+            network = nn.Sequential(
                 nn.Conv2d(3, 8, 3, stride=2, padding=1),
                 nn.ReLU(),
                 nn.Conv2d(8, 12, 3, stride=2, padding=1),
@@ -52,7 +52,7 @@ def model(name: str) -> nn.Module:
                 nn.Flatten(),
                 nn.Linear(12, 5),
             )
-    return found.double().eval()
+    return network.double().eval()
 
 
 def image(name: str) -> Tensor:
@@ -82,7 +82,7 @@ def cases() -> list[tuple[str, str]]:
     return wanted
 
 
-def error(found: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
+def error(actual: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
     """The largest difference, relative to the largest value."""
-    assert found.shape == wanted.shape
-    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+    assert actual.shape == wanted.shape
+    return float(np.abs(actual - wanted).max() / np.abs(wanted).max())

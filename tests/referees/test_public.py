@@ -16,6 +16,6 @@ def test_agrees_with_the_libraries(name: str, what: str) -> None:
         pytest.importorskip(library, reason=f"{library} is not here; install the extra referee")
     from tests.referees.public_libraries import asked
 
-    found = error(ours(name, what), asked(name, what))
-    print(f"{name}, {what}: largest relative error {found:.1e}")
-    assert found <= 1e-4
+    largest = error(ours(name, what), asked(name, what))
+    print(f"{name}, {what}: largest relative error {largest:.1e}")
+    assert largest <= 1e-4

@@ -18,7 +18,7 @@ from segtrain.networks import Architecture, SegmentationNetwork
 
 SPACE = LabelSpace(("background", "cat", "dog", "cow"))
 SMALL = Architecture("deeplabv3plus", "tu-test_efficientnet", 16, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
-PICTURE = torch.randint(0, 256, (1, 3, 20, 30), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+IMAGE = torch.randint(0, 256, (1, 3, 20, 30), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
 @pytest.fixture
@@ -42,35 +42,35 @@ def test_comes_back_as_it_was(run: Path) -> None:
     original = SegmentationNetwork(SMALL, 4).eval()
     loaded = load_network(run, "best", SPACE)
     assert (loaded.header.space, loaded.header.architecture, loaded.header.epoch) == (SPACE, SMALL, 5)
-    found, wanted = loaded.network.state_dict(), original.state_dict()
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    actual, wanted = loaded.network.state_dict(), original.state_dict()
+    assert actual.keys() == wanted.keys()
+    assert all(torch.equal(actual[name], wanted[name]) for name in wanted)
     with torch.inference_mode():  # equal weights; kernels round as memory happens to be aligned
-        torch.testing.assert_close(loaded.network(PICTURE), original(PICTURE))
+        torch.testing.assert_close(loaded.network(IMAGE), original(IMAGE))
     assert not loaded.network.training
     assert load_network(run / "checkpoints" / "best.safetensors").header == loaded.header
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (("background", "dog", "cat", "cow"), "first difference: id 1 is 'cat', wanted 'dog'"),
         (("background", "cat", "dog"), "first difference: id 3 stands in one list only"),
         (("background", "cat", "dog", "sheep"), r"4 \(background, cat, dog, cow\), wanted 4 \(background"),
     ],
 )
-def test_other_classes_are_refused(names: tuple[str, ...], told: str, run: Path) -> None:
-    with pytest.raises(DataError, match=told):
+def test_other_classes_are_refused(names: tuple[str, ...], message: str, run: Path) -> None:
+    with pytest.raises(DataError, match=message):
         load_network(run, "best", LabelSpace(names))
 
 
 def test_another_network_is_refused() -> None:
     other = replace(SMALL, encoder="resnet18", output_stride=8)
-    found = Header(SPACE, SMALL, {}, 0)
+    header = Header(SPACE, SMALL, {}, 0)
     with pytest.raises(
         DataError, match=r"encoder 'tu-test_efficientnet', wanted 'resnet18'; output_stride 16, wanted 8"
     ):
-        compare(Path("x"), found, SPACE, other)
+        compare(Path("x"), header, SPACE, other)
 
 
 def _newer(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ def _other_type(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (_newer, "format 2, this program reads 1; update it"),
         (_foreign, "holds a 'classifier', not a segmentation network"),
@@ -110,9 +110,9 @@ def _other_type(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
         (_other_type, "torch.float64, wanted"),
     ],
 )
-def test_a_changed_file_is_refused(change: Any, told: str, run: Path) -> None:
+def test_a_changed_file_is_refused(change: Any, message: str, run: Path) -> None:
     path = rewrite(run, change)
-    with pytest.raises(DataError, match=told) as refused:
+    with pytest.raises(DataError, match=message) as refused:
         load_network(path)
     assert str(path) in str(refused.value)
 

@@ -26,9 +26,9 @@ def coded(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_nothing_to_do_changes_nothing() -> None:
     image, mask = coded(40, 40)
-    found = Augment((1.0, 1.0), 40, False, FILL)(image, mask, ("x",))
-    np.testing.assert_array_equal(found[0], image)
-    np.testing.assert_array_equal(found[1], mask)
+    result = Augment((1.0, 1.0), 40, False, FILL)(image, mask, ("x",))
+    np.testing.assert_array_equal(result[0], image)
+    np.testing.assert_array_equal(result[1], mask)
 
 
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (0.5, 2.0), (3.0, 3.0)])
@@ -63,10 +63,10 @@ def test_draws_follow_from_the_key_alone() -> None:
     image, mask = coded(64, 48)
     first = [augment(image, mask, ("augment", 0, 1, index)) for index in range(12)]
     again = [augment(image, mask, ("augment", 0, 1, index)) for index in reversed(range(12))][::-1]
-    for one, other in zip(first, again, strict=True):
-        np.testing.assert_array_equal(one[0], other[0])
-        np.testing.assert_array_equal(one[1], other[1])
-    assert len({one.tobytes() for one, _ in first}) == 12
+    for sample, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(sample[0], other[0])
+        np.testing.assert_array_equal(sample[1], other[1])
+    assert len({sample.tobytes() for sample, _ in first}) == 12
     other_epoch = augment(image, mask, ("augment", 0, 2, 0))
     assert not np.array_equal(other_epoch[0], first[0][0])
 
@@ -81,8 +81,8 @@ def test_flips_half_of_the_time() -> None:
 
 @pytest.mark.parametrize(("side", "crop", "wanted"), [(10, 4, range(7)), (4, 10, range(-6, 1)), (5, 5, [0])])
 def test_windows_reach_every_place(side: int, crop: int, wanted: range) -> None:
-    found = {_offset(side, crop, draw) for draw in np.linspace(0, 1, 200)}
-    assert found == set(wanted)
+    offsets = {_offset(side, crop, draw) for draw in np.linspace(0, 1, 200)}
+    assert offsets == set(wanted)
 
 
 def test_pairs_are_the_same_for_any_workers(make_voc: Callable[..., Path]) -> None:
@@ -98,9 +98,9 @@ def test_pairs_are_the_same_for_any_workers(make_voc: Callable[..., Path]) -> No
     wanted = [data[key] for key in keys]
     assert not np.array_equal(wanted[0][0], wanted[5][0]), "another epoch draws anew"
     for workers in (0, 1, 3):
-        for one, (key, other) in zip(wanted, ahead(keys, data.__getitem__, workers=workers), strict=True):
-            np.testing.assert_array_equal(one[0], other[0], err_msg=str(key))
-            np.testing.assert_array_equal(one[1], other[1], err_msg=str(key))
+        for sample, (key, other) in zip(wanted, ahead(keys, data.__getitem__, workers=workers), strict=True):
+            np.testing.assert_array_equal(sample[0], other[0], err_msg=str(key))
+            np.testing.assert_array_equal(sample[1], other[1], err_msg=str(key))
 
 
 def test_a_mask_that_does_not_fit_is_refused(make_voc: Callable[..., Path]) -> None:

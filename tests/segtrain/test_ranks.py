@@ -20,12 +20,12 @@ from tests.segtrain.two_ranks import a_step
 def test_two_ranks_make_one_step(case: str, loss: str, tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_ranks.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    found = subprocess.run(
+    process = subprocess.run(
         [*command, str(script), case, str(tmp_path), loss],
         capture_output=True, text=True, check=False, cwd=script.parents[2], timeout=600,
         env={**os.environ, "PYTHONPATH": str(script.parents[2]), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert found.returncode == 0, found.stderr[-3000:]
+    assert process.returncode == 0, process.stderr[-3000:]
     ranks = [load_state(tmp_path / f"rank{rank}.safetensors")[0] for rank in (0, 1)]
     alone = a_step(case, None, loss).modules["network"].state_dict()
     assert ranks[0]["told"][0] > 0.5, "a loss near 0 would show little"

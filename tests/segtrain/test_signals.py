@@ -44,16 +44,16 @@ def test_signals_at_any_moment_lose_nothing(
         while epochs() < before + 2 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(number)
-        _, told = process.communicate(timeout=600)
-        assert process.returncode == code, told
+        _, output = process.communicate(timeout=600)
+        assert process.returncode == code, output
         assert before < epochs() < EPOCHS
-        assert "Traceback" not in told
+        assert "Traceback" not in output
         if number != signal.SIGKILL:
-            assert "the same command continues" in told
+            assert "the same command continues" in output
         load_state(locate(tmp_path / "run"))
     for name in ("run", "whole"):
         process = start(tmp_path / name)
-        _, told = process.communicate(timeout=600)
-        assert process.returncode == 0, told
+        _, output = process.communicate(timeout=600)
+        assert process.returncode == 0, output
     for name in ("checkpoints/last.safetensors", "metrics.jsonl", "MODEL_CARD.md"):
         assert disk.sha256_file(tmp_path / "run" / name) == disk.sha256_file(tmp_path / "whole" / name)

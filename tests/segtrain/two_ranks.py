@@ -59,6 +59,6 @@ def a_step(case: str, rank: int | None, name: str) -> Learner:
 
 if __name__ == "__main__":
     rank = os.environ["RANK"]
-    found = a_step(sys.argv[1], int(rank), sys.argv[3]).modules["network"].state_dict()
-    tensors = {name: value for name, value in found.items() if value.is_floating_point()}
+    actual = a_step(sys.argv[1], int(rank), sys.argv[3]).modules["network"].state_dict()
+    tensors = {name: value for name, value in actual.items() if value.is_floating_point()}
     save_state(Path(sys.argv[2]) / f"rank{rank}.safetensors", tensors, {})

@@ -68,8 +68,8 @@ def test_steps_equal_their_oracle() -> None:
     expected = oracles.sgd([start], gradients, [[10 * rate] for rate in rates], 0.9, 0.01, 0.05)
     first = oracles.soft_margin(pooled @ start.T, targets)
     work = lesson.work(None)
-    found = [learner.step(work, examples, number=number, total=6).loss for number in (0, 1)]
-    assert found[0] == pytest.approx(first, rel=1e-5)
+    actual = [learner.step(work, examples, number=number, total=6).loss for number in (0, 1)]
+    assert actual[0] == pytest.approx(first, rel=1e-5)
     moved = network.head.weight.detach().numpy()
     assert np.abs(moved - start).max() > 1e-3
     np.testing.assert_allclose(moved, expected[0], rtol=1e-4, atol=1e-6)

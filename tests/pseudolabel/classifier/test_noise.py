@@ -38,9 +38,9 @@ def test_gaussian_is_a_share_of_each_images_range() -> None:
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_bernoulli_removes_pixels(per_channel: bool) -> None:
     images = random_images(3, 80, 90)
-    found = perturbed(images, KEYS, Noise(kind="bernoulli", keep=0.7, per_channel=per_channel))
-    kept = found != 0
-    assert torch.equal(found[kept], images[kept])
+    noisy = perturbed(images, KEYS, Noise(kind="bernoulli", keep=0.7, per_channel=per_channel))
+    kept = noisy != 0
+    assert torch.equal(noisy[kept], images[kept])
     assert float(kept.float().mean()) == pytest.approx(0.7, abs=0.01)
     together = bool((kept == kept[:, :1]).all())
     assert together is not per_channel

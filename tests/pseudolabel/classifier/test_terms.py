@@ -70,17 +70,17 @@ def lesson() -> tuple[Lesson, Learner, list[Example]]:
     records = [ImageRecord(str(i), Path(), (1 + i % 3,)) for i in range(4)]
     source = np.random.default_rng(0)
     examples = [Example(record, source.integers(0, 256, (32, 32, 3), np.uint8), 0) for record in records]
-    found = Lesson(records, recipe, MEAN, STD, network, terms, torch.device("cpu"))
-    found.ready()
-    return found, learner, examples
+    small_lesson = Lesson(records, recipe, MEAN, STD, network, terms, torch.device("cpu"))
+    small_lesson.ready()
+    return small_lesson, learner, examples
 
 
 def test_own_module_learns_faster_and_its_figures_are_means() -> None:
-    found, learner, examples = lesson()
-    own = found.terms.modules["objective.twice"]
+    small_lesson, learner, examples = lesson()
+    own = small_lesson.terms.modules["objective.twice"]
     before = own.weight.detach().clone()  # type: ignore[union-attr, operator]
-    result = learner.step(found.work(None), examples, number=0, total=8)
-    assert found.terms.figures == ("twice.second",)
+    result = learner.step(small_lesson.work(None), examples, number=0, total=8)
+    assert small_lesson.terms.figures == ("twice.second",)
     assert result.figures["twice.second"] == pytest.approx(
         functional.softplus(torch.zeros(1)).item(), rel=0.3
     )
@@ -92,9 +92,9 @@ def test_own_module_learns_faster_and_its_figures_are_means() -> None:
 def test_accumulation_and_order_change_nothing_but_rounding() -> None:
     losses = []
     for parts, order in ((1, [0, 1, 2, 3]), (2, [0, 1, 2, 3]), (1, [3, 1, 0, 2])):
-        found, learner, examples = lesson()
+        small_lesson, learner, examples = lesson()
         learner.plan = replace(learner.plan, accumulate=parts)
-        result = learner.step(found.work(None), [examples[row] for row in order], number=0, total=8)
+        result = learner.step(small_lesson.work(None), [examples[row] for row in order], number=0, total=8)
         losses.append([result.loss, result.norm, result.figures["twice.second"]])
     np.testing.assert_allclose(losses[1:], [losses[0]] * 2, rtol=1e-5)  # float32 sums in another order
 
@@ -104,14 +104,14 @@ def test_own_module_is_part_of_the_state(tmp_path: Path) -> None:
 
     states = []
     for cut in (False, True):
-        found, learner, examples = lesson()
-        learner.step(found.work(None), examples, number=0, total=8)
+        small_lesson, learner, examples = lesson()
+        learner.step(small_lesson.work(None), examples, number=0, total=8)
         if cut:
             learner.save(tmp_path, Position(step=1), {"fingerprint": "x"})
-            found, learner, examples = lesson()
+            small_lesson, learner, examples = lesson()
             position = learner.load(tmp_path, lambda *_: None, print)
             assert position == Position(step=1)
-        learner.step(found.work(None), examples, number=1, total=8)
+        learner.step(small_lesson.work(None), examples, number=1, total=8)
         states.append({name: module.state_dict() for name, module in learner.modules.items()})
     assert states[0].keys() == {"network", "objective.twice"}
     for name, tensors in states[0].items():
@@ -120,14 +120,14 @@ def test_own_module_is_part_of_the_state(tmp_path: Path) -> None:
 
 
 def test_an_objective_wraps_the_first_classification_loss_of_the_list() -> None:
-    found, _, _ = lesson()
+    small_lesson, _, _ = lesson()
     logits, targets = torch.tensor([[1.0, -2.0]]), torch.tensor([[1.0, 1.0]])
-    wrapped = found.terms._classification()(logits, targets)
+    wrapped = small_lesson.terms._classification()(logits, targets)
     assert wrapped.item() == pytest.approx(functional.softplus(-targets * logits).mean().item())
     focal = get("objectives", "focal")
-    terms = Terms((found.terms.terms[1], Term(focal, focal.params(), None)))
+    terms = Terms((small_lesson.terms.terms[1], Term(focal, focal.params(), None)))
     assert terms._classification()(logits, targets).item() < wrapped.item()
-    assert Terms(found.terms.terms[1:])._classification()(logits, targets).item() == wrapped.item()
+    assert Terms(small_lesson.terms.terms[1:])._classification()(logits, targets).item() == wrapped.item()
 
 
 def test_one_that_does_not_add_up_is_refused_on_several_ranks() -> None:

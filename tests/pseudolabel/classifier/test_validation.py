@@ -30,13 +30,13 @@ FABRIC = launch("cpu", "float32")
 def records(tmp_path: Path) -> list[ImageRecord]:
     """Seven images of two sizes, mixed."""
     rng = np.random.default_rng(1)
-    found = []
+    listed = []
     for number in range(7):
         size = ((48, 60), (60, 48))[number * number % 3]
         path = tmp_path / f"{number}.png"
         Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(path)
-        found.append(ImageRecord(str(number), path, (1 + number % 2,)))
-    return found
+        listed.append(ImageRecord(str(number), path, (1 + number % 2,)))
+    return listed
 
 
 @pytest.fixture
@@ -46,15 +46,15 @@ def network() -> Classifier:
 
 
 def test_split_of_the_work_changes_nothing(network: Classifier, records: list[ImageRecord]) -> None:
-    told: list[int] = []
-    expected = validation.logits_of(network, records, VIEW, FABRIC, told.append)
-    assert sum(told) == 7
+    advanced: list[int] = []
+    expected = validation.logits_of(network, records, VIEW, FABRIC, advanced.append)
+    assert sum(advanced) == 7
     assert np.ptp(expected, axis=0).min() > 1e-3  # the images differ
     for batch, workers in ((1, 0), (2, 3), (7, 1)):
         view = replace(VIEW, batch=batch, workers=workers)
-        found = validation.logits_of(network, records, view, FABRIC, told.append)
-        np.testing.assert_allclose(found, expected, atol=1e-5)  # float32 sums of another batch
-    backwards = validation.logits_of(network, records[::-1], VIEW, FABRIC, told.append)
+        actual = validation.logits_of(network, records, view, FABRIC, advanced.append)
+        np.testing.assert_allclose(actual, expected, atol=1e-5)  # float32 sums of another batch
+    backwards = validation.logits_of(network, records[::-1], VIEW, FABRIC, advanced.append)
     np.testing.assert_allclose(backwards[::-1], expected, atol=1e-5)
 
 
@@ -78,19 +78,19 @@ def test_score_by_hand() -> None:
     space = LabelSpace(("background", "cat", "dog", "cow"))
     records = [ImageRecord(str(n), Path(), labels) for n, labels in enumerate([(1,), (1, 2), (2,), ()])]
     logits = np.array([[3, 0, 0], [1, 2, 0], [2, 1, 0], [0, 3, 0]], np.float32)
-    found = validation.score(logits, records, space)
+    evaluation = validation.score(logits, records, space)
     cat, dog = (1 / 1 + 2 / 3) / 2, (1 / 2 + 2 / 3) / 2
-    assert found["ap"] == {"cat": pytest.approx(cat), "dog": pytest.approx(dog), "cow": None}
-    assert found["positives"] == {"cat": 2, "dog": 2, "cow": 0}
-    assert (found["images"], found["classes_averaged"]) == (4, 2)
-    assert found["map"] == pytest.approx((cat + dog) / 2)
-    assert found["common"] == {"at_least": 10, "classes": [], "map": None}
+    assert evaluation["ap"] == {"cat": pytest.approx(cat), "dog": pytest.approx(dog), "cow": None}
+    assert evaluation["positives"] == {"cat": 2, "dog": 2, "cow": 0}
+    assert (evaluation["images"], evaluation["classes_averaged"]) == (4, 2)
+    assert evaluation["map"] == pytest.approx((cat + dog) / 2)
+    assert evaluation["common"] == {"at_least": 10, "classes": [], "map": None}
     many = validation.score(np.tile(logits, (5, 1)), records * 5, space)
     assert many["common"]["classes"] == ["cat", "dog"]
 
 
 def test_a_image_that_fails_ends_it(network: Classifier, records: list[ImageRecord]) -> None:
-    whole = records[2].image.read_bytes()
-    records[2].image.write_bytes(whole[: len(whole) // 2])
+    intact = records[2].image.read_bytes()
+    records[2].image.write_bytes(intact[: len(intact) // 2])
     with pytest.raises(DataError, match=r"2\.png"):
         validation.logits_of(network, records, VIEW, FABRIC, lambda _: None)

@@ -16,33 +16,33 @@ from pseudolabel.masks import read_mask
 from pseudolabel.recipes.loading import load_recipe
 from pseudolabel.recipes.schema import GenerateRecipe
 from pseudolabel.runs.maps import read_maps
-from tests.pseudolabel.commands.test_refine import EMPTY, IDS, made, recipe_of  # noqa: F401
+from tests.pseudolabel.commands.test_refine import EMPTY, IDS, recipe_of, root  # noqa: F401
 
 CAM = {"method": {"name": "cam"}, "refine": [{"name": "normalise", "method": "max"}]}
 SALIENCY = {"method": {"name": "saliency"}, "refine": [{"name": "smooth"}, {"name": "normalise"}]}
 
 
-def fused_recipe(root: Path, **changes: object) -> dict[str, Any]:
+def fused_recipe(root: Path, **changes: object) -> dict[str, Any]:  # noqa: F811
     return recipe_of(root, maps=[CAM, SALIENCY], fuse={"by": "mean", "weights": [0.25, 0.75]}, **changes)
 
 
 @pytest.fixture(scope="module")
-def run(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
     out = tmp_path_factory.mktemp("fused") / "run"
-    pseudolabel.generate(fused_recipe(made), out, device="cpu", quiet=True, workers=0)
+    pseudolabel.generate(fused_recipe(root), out, device="cpu", quiet=True, workers=0)
     return out
 
 
-def test_each_line_is_stored_and_equals_its_run_alone(run: Path, made: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_each_line_is_stored_and_equals_its_run_alone(run: Path, root: Path, tmp_path: Path) -> None:  # noqa: F811
     assert set(load_file(run / "maps" / f"{IDS[0]}.safetensors")) == {"scores", "scores_1", "ids"}
     for index, alone in enumerate((CAM, SALIENCY)):
         out = tmp_path / str(index)
-        pseudolabel.generate(recipe_of(made, maps=[alone]), out, device="cpu", quiet=True, workers=0)
+        pseudolabel.generate(recipe_of(root, maps=[alone]), out, device="cpu", quiet=True, workers=0)
         for name in IDS:
             (expected,) = read_maps(out / "maps" / f"{name}.safetensors")
-            found = read_maps(run / "maps" / f"{name}.safetensors")[index]
-            assert found.ids == expected.ids
-            assert torch.equal(found.values, expected.values)
+            actual = read_maps(run / "maps" / f"{name}.safetensors")[index]
+            assert actual.ids == expected.ids
+            assert torch.equal(actual.values, expected.values)
     assert (read_mask(run / "masks" / f"{EMPTY}.png") == 255).all()
 
 
@@ -52,22 +52,22 @@ def test_masks_are_those_of_the_weighted_mean(run: Path) -> None:
 
     chosen = load_recipe(run / "recipe.yaml", GenerateRecipe)
     reader, params = chosen.data.component, chosen.data.params
-    seen = set()
+    labels = set()
     for record in reader.run(params).records:
         maps = read_maps(run / "maps" / f"{record.id}.safetensors")
         if not maps[0].ids:
             continue
         image = images.read_image(record.image)
         cam, saliency = (
-            postprocessing.refine(one, image, steps.refine)
-            for one, steps in zip(maps, chosen.maps, strict=True)
+            postprocessing.refine(branch_scores, image, steps.refine)
+            for branch_scores, steps in zip(maps, chosen.maps, strict=True)
         )
         values = 0.25 * cam.values + 0.75 * saliency.values
         mask = postprocessing.resolve(cam.replace(values), image, chosen.background)
-        found = read_mask(run / "masks" / f"{record.id}.png")
-        assert (found != mask).mean() < 1e-4
-        seen |= set(np.unique(found).tolist())
-    assert len(seen) > 2
+        stored = read_mask(run / "masks" / f"{record.id}.png")
+        assert (stored != mask).mean() < 1e-4
+        labels |= set(np.unique(stored).tolist())
+    assert len(labels) > 2
 
 
 def test_refine_reads_every_line(run: Path, tmp_path: Path) -> None:
@@ -111,11 +111,11 @@ def test_what_does_not_compose_is_refused(changes: dict[str, Any], said: str) ->
         load_recipe({**base, **changes}, GenerateRecipe)
 
 
-def test_batch_is_a_number_or_auto(tmp_path: Path, made: Path) -> None:  # noqa: F811
+def test_batch_is_a_number_or_auto(tmp_path: Path, root: Path) -> None:  # noqa: F811
     summary = pseudolabel.generate(
-        recipe_of(made, batch="auto"), tmp_path / "auto", device="cpu", quiet=True, workers=0
+        recipe_of(root, batch="auto"), tmp_path / "auto", device="cpu", quiet=True, workers=0
     )
     assert summary.batch == summary.batch_asked == 4
     for wrong in (0, "large"):
         with pytest.raises(UsageError, match="batch"):
-            load_recipe(recipe_of(made, batch=wrong), GenerateRecipe)
+            load_recipe(recipe_of(root, batch=wrong), GenerateRecipe)

@@ -93,11 +93,11 @@ def test_stored_maps_are_raw_cams_at_image_size(place: Path, tmp_path: Path) -> 
     with torch.no_grad():
         cam = torch.einsum("cd,bdhw->bchw", loaded.network.head.weight, loaded.network.features(inputs))
         wanted = torch.nn.functional.interpolate(cam.relu(), size=(48, 64), mode="bilinear")[0]
-    found = load_file(tmp_path / "run" / "maps" / "p2.safetensors")["scores"]
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.max()))
+    actual = load_file(tmp_path / "run" / "maps" / "p2.safetensors")["scores"]
+    torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5 * float(wanted.max()))
 
 
-def test_a_changed_input_is_noticed_f4(place: Path, tmp_path: Path) -> None:
+def test_a_changed_input_is_reported(place: Path, tmp_path: Path) -> None:
     root = broken_copy(place, tmp_path / "data")
     generate(recipe(root), tmp_path / "run", workers=0, quiet=True)
     before = lines(tmp_path / "run")
@@ -112,14 +112,14 @@ def test_a_changed_input_is_noticed_f4(place: Path, tmp_path: Path) -> None:
     assert "p2" not in lines(tmp_path / "run"), "a mask of another image is no mask of this one"
 
 
-def test_a_broken_image_is_named_and_the_others_are_done_f4(place: Path, tmp_path: Path) -> None:
-    whole = (place / "images" / "p3.png").read_bytes()
-    root = broken_copy(place, tmp_path / "data", p3=whole[: len(whole) // 2], p5=b"<html></html>")
+def test_a_broken_image_is_named_and_the_others_are_done(place: Path, tmp_path: Path) -> None:
+    intact = (place / "images" / "p3.png").read_bytes()
+    root = broken_copy(place, tmp_path / "data", p3=intact[: len(intact) // 2], p5=b"<html></html>")
     summary = generate(recipe(root), tmp_path / "run", workers=2, quiet=True)
     assert (summary.failed, summary.done) == (2, 6)
-    found = problems(tmp_path / "run")
-    assert [(row["file"], row["code"]) for row in found] == [("p3", "unreadable"), ("p5", "unreadable")]
-    assert "p3.png" in found[0]["what"]
+    listed = problems(tmp_path / "run")
+    assert [(row["file"], row["code"]) for row in listed] == [("p3", "unreadable"), ("p5", "unreadable")]
+    assert "p3.png" in listed[0]["what"]
     assert list(lines(tmp_path / "run")) == ["p0", "p1", "p2", "p4", "p6", "p7"]
     # mended, the next call does only these two, and nothing is listed any more
     for name in ("p3", "p5"):
@@ -129,7 +129,7 @@ def test_a_broken_image_is_named_and_the_others_are_done_f4(place: Path, tmp_pat
     assert problems(tmp_path / "run") == []
 
 
-def test_on_bad_stop_ends_at_the_first_f4(place: Path, tmp_path: Path) -> None:
+def test_on_bad_stop_ends_at_the_first(place: Path, tmp_path: Path) -> None:
     root = broken_copy(place, tmp_path / "data", p3=b"")
     with pytest.raises(DataError, match=r"^p3: .*p3\.png"):
         generate(recipe(root), tmp_path / "run", workers=1, on_bad="stop", quiet=True)
@@ -178,7 +178,7 @@ def test_predicted_labels_are_those_above_the_threshold(place: Path, tmp_path: P
     assert len(counts) > 1, "the threshold must tell images apart"
 
 
-def test_a_classifier_of_zero_weights_f6(place: Path, tmp_path: Path) -> None:
+def test_flat_maps_of_a_classifier_of_zero_weights_are_reported(place: Path, tmp_path: Path) -> None:
     save_tiny(tmp_path / "zero", lambda network: torch.nn.init.zeros_(network.head.weight))
     chosen = recipe(place, classifier={"checkpoint": str(tmp_path / "zero")})
     summary = generate(chosen, tmp_path / "run", workers=0, quiet=True)
@@ -208,7 +208,7 @@ def test_images_in_which_nothing_is_found_are_counted_and_said(place: Path, tmp_
     assert refined.classifier == summary.classifier
 
 
-def test_a_map_of_nan_is_listed_and_not_written_f6(
+def test_a_map_of_nan_is_listed_and_not_written(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pseudolabel.pipeline.explained_classifier import ExplainedClassifier
@@ -234,7 +234,9 @@ def test_a_map_of_nan_is_listed_and_not_written_f6(
 
 
 @pytest.mark.parametrize("changed", [{}, CROPS], ids=["cam", "crops"])
-def test_sizes_at_the_edge_f7(place: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
+def test_images_of_one_pixel_and_of_one_row_have_masks(
+    place: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
     root = tmp_path / "data"
     (root / "images").mkdir(parents=True)
     sizes = [(1, 1), (2, 70), (70, 2), (31, 1), (1, 500), (33, 65)]
@@ -284,7 +286,7 @@ def test_batches_hold_one_size_and_every_record_once(place: Path) -> None:
     assert sorted(record.id for batch in plan(many, 2) for record in batch) == sorted(r.id for r in many)
 
 
-def test_another_configuration_in_the_folder_is_refused_f21(place: Path, tmp_path: Path) -> None:
+def test_another_configuration_in_the_folder_is_refused(place: Path, tmp_path: Path) -> None:
     generate(recipe(place), tmp_path / "run", workers=0, quiet=True, limit=1)
     root = tmp_path / "data"
     shutil.copytree(place, root)
@@ -305,7 +307,7 @@ def test_another_configuration_in_the_folder_is_refused_f21(place: Path, tmp_pat
         generate(recipe(root), tmp_path / "run", quiet=True)
 
 
-def test_a_classifier_of_other_classes_is_refused_f12(place: Path, tmp_path: Path) -> None:
+def test_a_classifier_of_other_classes_is_refused(place: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(place, root)
     (root / "classes.txt").write_text("background\ndog\ncat\nsheep\n")

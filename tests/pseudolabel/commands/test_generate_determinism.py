@@ -24,7 +24,7 @@ from tests.pseudolabel.commands.untrained import (
 
 
 @pytest.mark.parametrize("changed", [{}, CROPS], ids=["cam", "crops"])
-def test_workers_give_the_same_bytes_f24(place: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
+def test_workers_give_the_same_bytes(place: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
     chosen = recipe(place, **changed)
     for workers in (0, 1, 3):
         generate(chosen, tmp_path / str(workers), workers=workers, quiet=True)
@@ -34,9 +34,7 @@ def test_workers_give_the_same_bytes_f24(place: Path, tmp_path: Path, changed: d
 
 
 @pytest.mark.slow
-def test_processes_give_the_same_bytes_f24(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_give_the_same_bytes(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = recipe(place, **CROPS)  # has a component of the CPU
     generate(chosen, tmp_path / "0", workers=0, quiet=True)
     monkeypatch.setattr(driver, "WORTH_PROCESSES", 1)
@@ -45,7 +43,7 @@ def test_processes_give_the_same_bytes_f24(
 
 
 @pytest.mark.parametrize("changed", [{}, CROPS], ids=["cam", "crops"])
-def test_batch_size_and_list_order_change_only_rounding_f24(
+def test_batch_size_and_list_order_change_only_rounding(
     place: Path, tmp_path: Path, changed: dict[str, Any]
 ) -> None:
     generate(recipe(place, **changed, batch=64), tmp_path / "wanted", workers=0, quiet=True)
@@ -60,12 +58,12 @@ def test_batch_size_and_list_order_change_only_rounding_f24(
         differing = pixels = 0
         for index in range(8):
             maps = [load_file(tmp_path / run / "maps" / f"p{index}.safetensors") for run in ("wanted", name)]
-            wanted, found = (each["scores"] for each in maps)
-            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
-            one, two = (
+            wanted, actual = (each["scores"] for each in maps)
+            torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+            first, two = (
                 masks.read_mask(tmp_path / run / "masks" / f"p{index}.png") for run in ("wanted", name)
             )
-            differing, pixels = differing + int((one != two).sum()), pixels + one.size
+            differing, pixels = differing + int((first != two).sum()), pixels + first.size
         assert differing <= max(1, pixels / 10_000), name
 
 
@@ -113,7 +111,7 @@ def test_a_limit_then_the_whole_gives_the_same_bytes(place: Path, tmp_path: Path
         generate(recipe(place), tmp_path / "none", limit=0, quiet=True)
 
 
-def test_a_signal_finishes_what_is_under_way_f22(
+def test_a_signal_finishes_what_is_under_way(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import os

@@ -79,7 +79,7 @@ def started(recipe: dict[str, Any], out: Path, workers: int) -> Any:
     return process
 
 
-def finish(recipe: dict[str, Any], out: Path, workers: int) -> float:
+def complete(recipe: dict[str, Any], out: Path, workers: int) -> float:
     """Run to the end; returns the seconds."""
     begun = time.monotonic()
     process = started(recipe, out, workers)
@@ -91,8 +91,8 @@ def finish(recipe: dict[str, Any], out: Path, workers: int) -> float:
 @pytest.mark.slow
 def test_killed_at_random_moments_gives_the_same_bytes(tmp_path: Path) -> None:
     recipe = recipe_on(tmp_path / "data", count=24, size=32)
-    finish(recipe, tmp_path / "warm", 2)
-    usual = finish(recipe, tmp_path / "whole", 2)
+    complete(recipe, tmp_path / "warm", 2)
+    usual = complete(recipe, tmp_path / "whole", 2)
     wanted = digests(tmp_path / "whole")
     assert len(wanted) == 24 * 3 + 5
     draw = random.Random(11)
@@ -107,11 +107,11 @@ def test_killed_at_random_moments_gives_the_same_bytes(tmp_path: Path) -> None:
         process.kill()
         process.join()
         if (out / "manifest.jsonl").exists():  # this one came to its end: begin another
-            finish(recipe, out, 2)
+            complete(recipe, out, 2)
             assert digests(out) == wanted
             runs += 1
             out = tmp_path / f"killed-{runs}"
-    finish(recipe, out, 0)
+    complete(recipe, out, 0)
     assert digests(out) == wanted
     assert landed >= KILLS // 2, f"only {landed} of {tries} kills hit a run under way"
 

@@ -1,4 +1,4 @@
-"""Memory stays flat over a long list (F14)."""
+"""Memory stays flat over a long list."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def resident() -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads /proc/self/status")
-def test_memory_is_flat_over_500_images_f14(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_flat_over_500_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "data"
     (root / "images").mkdir(parents=True)
     rows = ["id,labels"]
@@ -38,16 +38,16 @@ def test_memory_is_flat_over_500_images_f14(tmp_path: Path, monkeypatch: pytest.
     disk.write_text(root / "tags.csv", "\n".join([*rows, ""]))
     disk.write_text(root / "classes.txt", "\n".join([*NAMES, ""]))
     save_tiny(root / "run")
-    seen: list[int] = []
+    peaks: list[int] = []
     collect = Driver._collect
 
     def watch(driver: Driver, *rest: object) -> None:
         collect(driver, *rest)  # type: ignore[arg-type]
-        seen.append(resident())
+        peaks.append(resident())
 
     monkeypatch.setattr(Driver, "_collect", watch)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # waiting for the disk is not what is tried
     summary = pseudolabel.generate(recipe(root), tmp_path / "run", device="cpu", quiet=True, workers=2)
-    assert summary.done == len(seen) == COUNT
-    growth = max(seen[SETTLED:]) - seen[SETTLED]
+    assert summary.done == len(peaks) == COUNT
+    growth = max(peaks[SETTLED:]) - peaks[SETTLED]
     assert growth < MOST, f"{growth / 2**20:.0f} MiB more after image {SETTLED}"

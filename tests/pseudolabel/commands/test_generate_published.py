@@ -79,10 +79,10 @@ def outputs(root: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_cam_is_that_of_the_softmax_weighted_rows(root: Path, tmp_path: Path) -> None:
-    found = generate(recipe(root, classifier=published(root)), tmp_path / "run", quiet=True)
-    assert (found.done, found.failed) == (8, 0)
-    assert found.labels == "given"
-    assert found.target_layers == ["last features"]
+    summary = generate(recipe(root, classifier=published(root)), tmp_path / "run", quiet=True)
+    assert (summary.done, summary.failed) == (8, 0)
+    assert summary.labels == "given"
+    assert summary.target_layers == ["last features"]
     kept = load_file(tmp_path / "run/maps/p2.safetensors")
     assert kept["ids"].tolist() == [1, 2, 3]
     assert kept["scores"].amax() > 0, kept["scores"].amax(dim=(1, 2))
@@ -97,22 +97,22 @@ def test_cam_is_that_of_the_softmax_weighted_rows(root: Path, tmp_path: Path) ->
 
 
 def test_predicted_labels_are_shares_of_the_softmax(root: Path, tmp_path: Path) -> None:
-    found = generate(plain_folder(root), tmp_path / "run", quiet=True)
-    assert found.labels == "predicted"
+    summary = generate(plain_folder(root), tmp_path / "run", quiet=True)
+    assert summary.labels == "predicted"
     names = (tmp_path / "run/classes.txt").read_text().split()
     assert names == ["background", "sheep", "cat", "dog", "boat"]
     groups = {1: [7], 2: [3, 5, 900], 3: [11, 12], 4: [13]}
-    made = lines(tmp_path / "run")
-    assert set(made) == {f"p{index}" for index in range(8)}
-    seen = set()
-    for name, line in made.items():
+    manifest = lines(tmp_path / "run")
+    assert set(manifest) == {f"p{index}" for index in range(8)}
+    labels_seen = set()
+    for name, line in manifest.items():
         raw, _, _ = outputs(root, name)
         shares = np.exp(raw - raw.max())
         shares /= shares.sum()
         present = [label for label, ids in groups.items() if shares[ids].sum() > 0.004]
         assert line["labels"] == present, name
-        seen.add(tuple(present))
-    assert len(seen) > 1
+        labels_seen.add(tuple(present))
+    assert len(labels_seen) > 1
 
 
 def test_ids_of_folders_below_make_files_below(root: Path, tmp_path: Path) -> None:
@@ -132,18 +132,18 @@ def test_labels_left_out_fall_away_and_are_told_once(
 ) -> None:
     chosen = recipe(root, classifier=published(root, leave_out=["dog"]), no_label="ignore")
     generate(chosen, tmp_path / "run")
-    told = capsys.readouterr().err
-    assert told.count("left out: dog of 4 images; their pixels count as background") == 1
-    assert "weights: " in told
-    assert "target layer: last features (96 channels, 16 pixels a cell)" in told
-    made = lines(tmp_path / "run")
-    assert made["p1"]["labels"] == [3]  # of dog and sheep; ids are the data's
-    assert made["p2"]["labels"] == [1, 3]
-    assert made["p4"]["labels"] == []
+    output = capsys.readouterr().err
+    assert output.count("left out: dog of 4 images; their pixels count as background") == 1
+    assert "weights: " in output
+    assert "target layer: last features (96 channels, 16 pixels a cell)" in output
+    manifest = lines(tmp_path / "run")
+    assert manifest["p1"]["labels"] == [3]  # of dog and sheep; ids are the data's
+    assert manifest["p2"]["labels"] == [1, 3]
+    assert manifest["p4"]["labels"] == []
     assert (tmp_path / "run/classes.txt").read_text().split() == ["background", "cat", "dog", "sheep"]
 
 
-def test_f13_names_without_an_id_are_refused_before_anything_is_written(root: Path, tmp_path: Path) -> None:
+def test_names_without_an_id_are_refused_before_anything_is_written(root: Path, tmp_path: Path) -> None:
     (tmp_path / "map.yaml").write_text("cat: [3]\n")
     chosen = recipe(root, classifier=published(root, class_map=str(tmp_path / "map.yaml")))
     with pytest.raises(DataError, match=r"no ImageNet id for dog, sheep;.*leave_out: \[dog, sheep\]"):
@@ -197,11 +197,11 @@ def test_cam_of_a_transformer_is_refused_and_grad_cam_names_its_layer(
     capsys.readouterr()
     chosen = recipe(root, classifier=vit)
     chosen["maps"][0]["method"] = {"name": "grad_cam"}
-    found = generate(chosen, tmp_path / "run")
-    assert found.target_layers == ["backbone.blocks.5.norm1"]
+    summary = generate(chosen, tmp_path / "run")
+    assert summary.target_layers == ["backbone.blocks.5.norm1"]
     assert "target layer: backbone.blocks.5.norm1 (64 channels, 16 pixels a cell)" in capsys.readouterr().err
-    assert found.done == 8
-    assert found.flat_maps < found.images
+    assert summary.done == 8
+    assert summary.flat_maps < summary.images
     chosen["maps"][0]["method"] = {"name": "grad_cam", "layer": "blocks.5.norm7"}
     with pytest.raises(DataError, match=r"'blocks.5.norm7' is not a module of the network; did you mean"):
         generate(chosen, tmp_path / "wrong", quiet=True)
@@ -209,8 +209,8 @@ def test_cam_of_a_transformer_is_refused_and_grad_cam_names_its_layer(
 
 def test_reference_maps_of_a_published_classifier(root: Path, tmp_path: Path) -> None:
     chosen = recipe(root, classifier=published(root, leave_out=["dog"]))
-    found = reference(chosen, tmp_path / "r.safetensors", quiet=True)
-    assert found.images == 8
+    summary = reference(chosen, tmp_path / "r.safetensors", quiet=True)
+    assert summary.images == 8
     kept = load_file(tmp_path / "r.safetensors")
     assert kept["p2"].shape[0] == 2  # cat and sheep
     from safetensors import safe_open
@@ -241,9 +241,9 @@ CONTRADICTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("section", "told"), CONTRADICTIONS)
-def test_f11_contradictions_are_told(tmp_path: Path, section: dict[str, Any], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+@pytest.mark.parametrize(("section", "message"), CONTRADICTIONS)
+def test_contradictions_are_refused_by_name(tmp_path: Path, section: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         generate(recipe(tmp_path, classifier=section), tmp_path / "run", quiet=True)
 
 

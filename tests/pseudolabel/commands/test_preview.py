@@ -56,11 +56,11 @@ def with_truth(place: Path, root: Path, **changed: Any) -> dict[str, Any]:
 def test_shows_the_masks_of_the_run(place: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
     chosen = with_truth(place, tmp_path / "data", output={"overlays": True}, **changed)
     result = preview(chosen, tmp_path / "out", ids=["p2", "p0", "p7"], quiet=True)
-    assert [one["id"] for one in result.shown] == ["p2", "p0", "p7"]
+    assert [entry["id"] for entry in result.shown] == ["p2", "p0", "p7"]
     generate(chosen, tmp_path / "run", workers=0, quiet=True)
     for name in ("p0", "p2", "p7"):
         here, there = (shown(tmp_path / folder / "overlays" / f"{name}.png") for folder in ("out", "run"))
-        # the run makes three images at once, the preview one: the last bits of a map may differ (F24)
+        # the run makes three images at once, the preview one: the last bits of a map may differ
         assert (here != there).any(axis=2).mean() <= 0.001
         assert (here != shown(place / "images" / f"{name}.png")).any()
 
@@ -74,28 +74,28 @@ def test_writes_figures_that_can_be_checked(place: Path, tmp_path: Path) -> None
     }
     assert (result.images, result.failed, result.listed, result.picked) == (5, 0, 8, "spread")
     assert result.classifier == run.classifier
-    timed = [one["seconds"] for one in result.shown][1:]
+    timed = [entry["seconds"] for entry in result.shown][1:]
     assert result.seconds_per_image == pytest.approx(sum(timed) / 4, abs=0.002)
     assert result.estimate_seconds == pytest.approx(8 * result.seconds_per_image, abs=0.06)
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 5
-    for one in result.shown:
-        assert one["labels"] == TAGS[int(one["id"][1:])].split(";")
-        assert sorted(one["maps_shown"]) == one["labels"]
-        mask = masks.read_mask(tmp_path / "run" / "masks" / f"{one['id']}.png")
-        truth = masks.read_mask(tmp_path / "data" / "truth" / f"{one['id']}.png")
+    for entry in result.shown:
+        assert entry["labels"] == TAGS[int(entry["id"][1:])].split(";")
+        assert sorted(entry["maps_shown"]) == entry["labels"]
+        mask = masks.read_mask(tmp_path / "run" / "masks" / f"{entry['id']}.png")
+        truth = masks.read_mask(tmp_path / "data" / "truth" / f"{entry['id']}.png")
         known = truth != 255
         unions = [
             ((mask == c) & (truth == c) & known).sum() / (((mask == c) | (truth == c)) & known).sum()
             for c in range(4)
             if (((mask == c) | (truth == c)) & known).any()
         ]
-        assert one["miou"] == pytest.approx(np.mean(unions), abs=0.002)
+        assert entry["miou"] == pytest.approx(np.mean(unions), abs=0.002)
         missed = (known & (truth > 0) & (mask == 0)).mean()
-        assert one["shares"]["missed"] == pytest.approx(missed, abs=0.002)
+        assert entry["shares"]["missed"] == pytest.approx(missed, abs=0.002)
     assert shown(tmp_path / "out" / "preview.png").shape[2] == 3
-    told = text.FORMS["preview"](result.as_dict())
-    assert "8 images, one after the other: " in told
-    assert all(one["id"] in told for one in result.shown)
+    text_shown = text.FORMS["preview"](result.as_dict())
+    assert "8 images, one after the other: " in text_shown
+    assert all(entry["id"] in text_shown for entry in result.shown)
 
 
 def test_without_a_truth_nothing_is_scored_and_a_second_preview_replaces_the_first(
@@ -103,7 +103,7 @@ def test_without_a_truth_nothing_is_scored_and_a_second_preview_replaces_the_fir
 ) -> None:
     preview(recipe(place), tmp_path / "out", ids=["p0", "p1"], quiet=True)
     result = preview(recipe(place), tmp_path / "out", ids=["p3"], overrides=["seed=4"], quiet=True)
-    assert [one["miou"] for one in result.shown] == [None]
+    assert [entry["miou"] for entry in result.shown] == [None]
     assert [path.name for path in (tmp_path / "out" / "overlays").iterdir()] == ["p3.png"]
     wide = shown(tmp_path / "out" / "preview.png").shape[1]
     preview(with_truth(place, tmp_path / "data"), tmp_path / "out", ids=["p3"], quiet=True)
@@ -116,11 +116,11 @@ def test_a_run_is_never_taken_for_a_preview(place: Path, tmp_path: Path) -> None
         preview(recipe(place), tmp_path / "run", count=1, quiet=True)
 
 
-def test_a_broken_image_is_named_and_the_others_are_shown_f4(place: Path, tmp_path: Path) -> None:
+def test_a_broken_image_is_named_and_the_others_are_shown(place: Path, tmp_path: Path) -> None:
     root = broken_copy(place, tmp_path / "data", p3=b"", p5=b"<html></html>")
     result = preview(recipe(root), tmp_path / "out", ids=["p2", "p3", "p5"], quiet=True)
     assert (result.images, result.failed) == (1, 2)
-    assert [bool(one["fault"]) for one in result.shown] == [False, True, True]
+    assert [bool(entry["fault"]) for entry in result.shown] == [False, True, True]
     rows = [json.loads(line) for line in (tmp_path / "out" / "problems.jsonl").read_text().splitlines()]
     assert [row["file"] for row in rows] == ["p3", "p5"]
     assert (tmp_path / "out" / "preview.png").is_file()
@@ -135,20 +135,20 @@ def test_predicted_labels_are_those_of_the_run(place: Path, tmp_path: Path) -> N
     lines = [json.loads(line) for line in (tmp_path / "run" / "manifest.jsonl").read_text().splitlines()]
     result = preview(chosen, tmp_path / "out", count=8, quiet=True)
     names = ["background", "cat", "dog", "sheep"]
-    found = {one["id"]: one["labels"] for one in result.shown}
-    assert found == {line["id"]: [names[label] for label in line["labels"]] for line in lines}
-    assert len({len(row) for row in found.values()}) > 1, "the scene must have images of several sorts"
+    actual = {entry["id"]: entry["labels"] for entry in result.shown}
+    assert actual == {line["id"]: [names[label] for label in line["labels"]] for line in lines}
+    assert len({len(row) for row in actual.values()}) > 1, "the scene must have images of several sorts"
 
 
-def test_hostile_names_are_plain_text_f25(place: Path, tmp_path: Path) -> None:
+def test_hostile_names_are_plain_text(place: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(place, root, ignore=shutil.ignore_patterns("p?.png"))
     image(1, (20, 30)).save(root / "images" / "\x1b[31m=1<b>.png")
     (root / "tags.csv").write_text("id,labels\n\x1b[31m=1<b>,cat\n")
     result = preview(recipe(root), tmp_path / "out", count=1, quiet=True)
-    told = text.FORMS["preview"](result.as_dict())
-    assert r"\x1b[31m=1<b>" in told
-    assert min(told.replace("\n", " ")) >= " "
+    text_shown = text.FORMS["preview"](result.as_dict())
+    assert r"\x1b[31m=1<b>" in text_shown
+    assert min(text_shown.replace("\n", " ")) >= " "
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,15 @@ from tests.pseudolabel.commands.untrained import (
 def test_reference_holds_raw_cams_at_feature_size(place: Path, tmp_path: Path) -> None:
     from pseudolabel.classifier.checkpoint import load_classifier
 
-    told = reference(recipe(place), tmp_path / "reference.safetensors", workers=0, quiet=True)
-    found = ReferenceMaps(tmp_path / "reference.safetensors")
-    assert told.sha256 == found.sha256 == disk.sha256_file(tmp_path / "reference.safetensors")
-    assert (found.threshold, found.rule, told.images, told.maps) == (0.25, "own", 8, 12)
-    assert found.space.names == NAMES
-    assert found.classifier == told.classifier == disk.sha256_file(place / "run" / "classifier.safetensors")
-    assert [NAMES[label] for label in found.classes["p2"]] == ["cat", "dog", "sheep"]
+    summary = reference(recipe(place), tmp_path / "reference.safetensors", workers=0, quiet=True)
+    actual = ReferenceMaps(tmp_path / "reference.safetensors")
+    assert summary.sha256 == actual.sha256 == disk.sha256_file(tmp_path / "reference.safetensors")
+    assert (actual.threshold, actual.rule, summary.images, summary.maps) == (0.25, "own", 8, 12)
+    assert actual.space.names == NAMES
+    assert (
+        actual.classifier == summary.classifier == disk.sha256_file(place / "run" / "classifier.safetensors")
+    )
+    assert [NAMES[label] for label in actual.classes["p2"]] == ["cat", "dog", "sheep"]
     maps = load_file(tmp_path / "reference.safetensors")
     network = load_classifier(place / "run").network
     pixels = torch.from_numpy(np.asarray(Image.open(place / "images" / "p1.png")).copy())
@@ -40,7 +42,7 @@ def test_reference_holds_raw_cams_at_feature_size(place: Path, tmp_path: Path) -
         wanted = torch.einsum("cd,dhw->chw", network.head.weight[1:], features[0]).relu()
     torch.testing.assert_close(maps["p1"], wanted, rtol=1e-4, atol=1e-5 * float(wanted.max()))
     again = reference(recipe(place), tmp_path, workers=2, quiet=True)
-    assert again.sha256 == told.sha256, "the same bytes whatever the workers, into a folder too"
+    assert again.sha256 == summary.sha256, "the same bytes whatever the workers, into a folder too"
 
 
 def test_reference_of_a_list_with_holes_is_refused(place: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def recipe_of(root: Path, **changes: object) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight images of three classes, a classifier that knows nothing, and a run with stored maps."""
     root = tmp_path_factory.mktemp("refine")
     random = np.random.default_rng(0)
@@ -61,12 +61,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (lists / "val.txt").write_text("\n".join(IDS) + "\n")
     (root / "voc" / "classes.txt").write_text("background\ncat\ncow\ndog\n")
     rows = ["id,labels"]
-    for index, one in enumerate(IDS):
+    for index, item in enumerate(IDS):
         shape = (40 + index % 2, 56, 3)
         Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(
-            root / "voc" / "JPEGImages" / f"{one}.png"
+            root / "voc" / "JPEGImages" / f"{item}.png"
         )
-        rows.append(f"{one}," + ("" if one == EMPTY else ["cat", "dog", "cat dog", "cat cow dog"][index % 4]))
+        rows.append(
+            f"{item}," + ("" if item == EMPTY else ["cat", "dog", "cat dog", "cat cow dog"][index % 4])
+        )
     (root / "voc" / "labels.csv").write_text("\n".join(rows) + "\n")
     torch.manual_seed(0)
     space = LabelSpace(("background", "cat", "cow", "dog"))
@@ -77,34 +79,34 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files_of(folder: Path, *names: str) -> dict[str, bytes]:
-    found = {}
+    contents = {}
     for name in names:
         for path in sorted(path for path in folder.glob(name) if path.is_file()):
-            found[str(path.relative_to(folder))] = path.read_bytes()
-    return found
+            contents[str(path.relative_to(folder))] = path.read_bytes()
+    return contents
 
 
 def manifest(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in (folder / "manifest.jsonl").read_text().splitlines()]
 
 
-def test_without_a_change_it_is_what_generate_wrote(made: Path, tmp_path: Path) -> None:
-    before = files_of(made / "run", "**/*")
-    summary = refine(made / "run", tmp_path / "out", workers=0, quiet=True)
-    assert files_of(made / "run", "**/*") == before, "the source is only read"
+def test_without_a_change_it_is_what_generate_wrote(root: Path, tmp_path: Path) -> None:
+    before = files_of(root / "run", "**/*")
+    summary = refine(root / "run", tmp_path / "out", workers=0, quiet=True)
+    assert files_of(root / "run", "**/*") == before, "the source is only read"
     assert {key: getattr(summary, key) for key in ("images", "done", "skipped", "failed")} == {
         "images": 8, "done": 8, "skipped": 0, "failed": 0,
     }  # fmt: skip
     assert summary.run == str(tmp_path / "out")
     masks = files_of(tmp_path / "out", "masks/*.png")
-    assert masks == files_of(made / "run", "masks/*.png")
+    assert masks == files_of(root / "run", "masks/*.png")
     assert len(masks) == 8
     shown = {
-        int(value) for one in IDS for value in np.unique(read_mask(tmp_path / "out/masks" / f"{one}.png"))
+        int(value) for item in IDS for value in np.unique(read_mask(tmp_path / "out/masks" / f"{item}.png"))
     }
     assert shown == {0, 1, 2, 3, 255}
-    assert files_of(tmp_path / "out", "classes.txt") == files_of(made / "run", "classes.txt")
-    kept = [{key: value for key, value in line.items() if key != "files"} for line in manifest(made / "run")]
+    assert files_of(tmp_path / "out", "classes.txt") == files_of(root / "run", "classes.txt")
+    kept = [{key: value for key, value in line.items() if key != "files"} for line in manifest(root / "run")]
     assert manifest(tmp_path / "out") == kept
     assert not (tmp_path / "out" / "maps").exists()
     assert pseudolabel.refine is refine
@@ -119,33 +121,33 @@ def test_without_a_change_it_is_what_generate_wrote(made: Path, tmp_path: Path) 
         ["no_label=background"],
     ],
 )
-def test_a_change_gives_what_generate_gives_with_it(made: Path, tmp_path: Path, changes: list[str]) -> None:
-    refine(made / "run", tmp_path / "refined", overrides=changes, workers=0, quiet=True)
-    generate(recipe_of(made), tmp_path / "made", overrides=changes, device="cpu", workers=0, quiet=True)
+def test_a_change_gives_what_generate_gives_with_it(root: Path, tmp_path: Path, changes: list[str]) -> None:
+    refine(root / "run", tmp_path / "refined", overrides=changes, workers=0, quiet=True)
+    generate(recipe_of(root), tmp_path / "made", overrides=changes, device="cpu", workers=0, quiet=True)
     masks = files_of(tmp_path / "refined", "masks/*.png")
     assert masks == files_of(tmp_path / "made", "masks/*.png")
-    assert masks != files_of(made / "run", "masks/*.png")
+    assert masks != files_of(root / "run", "masks/*.png")
 
 
 @pytest.mark.parametrize(("background", "workers"), [("constant", 3), ("superpixel", 1)])
 def test_workers_and_processes_change_no_byte(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: str, workers: int
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: str, workers: int
 ) -> None:
     """Threads for the first, a process for the second, whose component is one of the CPU."""
     monkeypatch.setattr("pseudolabel.pipeline.driver.WORTH_PROCESSES", 1)
     changes = [f"background={{name: {background}, threshold: 0.25}}", "output.overlays=true"]
     for count in (0, workers):
-        refine(made / "run", tmp_path / str(count), overrides=changes, workers=count, quiet=True)
+        refine(root / "run", tmp_path / str(count), overrides=changes, workers=count, quiet=True)
     wanted = ("masks/*", "overlays/*", "manifest.jsonl", "problems.jsonl", "recipe.yaml")
-    one = files_of(tmp_path / "0", *wanted)
-    assert one == files_of(tmp_path / str(workers), *wanted)
-    assert len(one) == 2 * 8 + 3
+    in_this_process = files_of(tmp_path / "0", *wanted)
+    assert in_this_process == files_of(tmp_path / str(workers), *wanted)
+    assert len(in_this_process) == 2 * 8 + 3
 
 
-def test_it_can_be_refined_again_when_it_keeps_maps(made: Path, tmp_path: Path) -> None:
-    refine(made / "run", tmp_path / "a", overrides=["output.maps=true"], limit=5, workers=0, quiet=True)
+def test_it_can_be_refined_again_when_it_keeps_maps(root: Path, tmp_path: Path) -> None:
+    refine(root / "run", tmp_path / "a", overrides=["output.maps=true"], limit=5, workers=0, quiet=True)
     assert files_of(tmp_path / "a", "maps/*") == {
-        name: data for name, data in files_of(made / "run", "maps/*").items() if name[5:8] in IDS[:5]
+        name: data for name, data in files_of(root / "run", "maps/*").items() if name[5:8] in IDS[:5]
     }
     refine(tmp_path / "a", tmp_path / "b", workers=0, quiet=True)
     assert files_of(tmp_path / "a", "masks/*") == files_of(tmp_path / "b", "masks/*")
@@ -153,23 +155,23 @@ def test_it_can_be_refined_again_when_it_keeps_maps(made: Path, tmp_path: Path) 
         refine(tmp_path / "b", tmp_path / "c", quiet=True)
 
 
-def test_it_goes_on_where_it_stopped_and_mends_what_is_broken(made: Path, tmp_path: Path) -> None:
+def test_it_goes_on_where_it_stopped_and_mends_what_is_broken(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert refine(made / "run", out, limit=6, workers=0, quiet=True).images == 6
+    assert refine(root / "run", out, limit=6, workers=0, quiet=True).images == 6
     (out / "masks" / f"{IDS[2]}.png").write_bytes(b"torn")
-    summary = refine(made / "run", out, workers=0, quiet=True)
+    summary = refine(root / "run", out, workers=0, quiet=True)
     assert (summary.images, summary.done, summary.skipped) == (8, 3, 5)
-    assert files_of(out, "masks/*") == files_of(made / "run", "masks/*")
-    again = refine(made / "run", out, workers=0, quiet=True)
+    assert files_of(out, "masks/*") == files_of(root / "run", "masks/*")
+    again = refine(root / "run", out, workers=0, quiet=True)
     assert (again.images, again.done, again.skipped) == (8, 0, 8)
 
 
-def test_another_configuration_does_not_go_into_the_same_folder(made: Path, tmp_path: Path) -> None:
-    refine(made / "run", tmp_path, limit=2, workers=0, quiet=True)
+def test_another_configuration_does_not_go_into_the_same_folder(root: Path, tmp_path: Path) -> None:
+    refine(root / "run", tmp_path, limit=2, workers=0, quiet=True)
     with pytest.raises(UsageError, match=r"background\.threshold: 0\.3 -> 0\.5"):
-        refine(made / "run", tmp_path, overrides=["background.threshold=0.5"], limit=2, quiet=True)
+        refine(root / "run", tmp_path, overrides=["background.threshold=0.5"], limit=2, quiet=True)
     with pytest.raises(UsageError, match="made by another configuration"):
-        refine(made / "run", made / "run", quiet=True)
+        refine(root / "run", root / "run", quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -183,20 +185,20 @@ def test_another_configuration_does_not_go_into_the_same_folder(made: Path, tmp_
         ("maps.0.refine=[]", r"'constant' takes scores in 0\.\.1, 'saliency' gives raw ones"),
     ],
 )
-def test_what_decides_the_maps_cannot_be_changed(made: Path, tmp_path: Path, change: str, said: str) -> None:
+def test_what_decides_the_maps_cannot_be_changed(root: Path, tmp_path: Path, change: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        refine(made / "run", tmp_path / "out", overrides=[change], quiet=True)
+        refine(root / "run", tmp_path / "out", overrides=[change], quiet=True)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
-def copy(made: Path, tmp_path: Path) -> Path:
+def copy(root: Path, tmp_path: Path) -> Path:
     """A copy of data and run that may be broken."""
-    root = tmp_path / "copy"
-    shutil.copytree(made, root)
-    text = (root / "run" / "recipe.yaml").read_text()
-    (root / "run" / "recipe.yaml").write_text(text.replace(str(made), str(root)))
-    return root
+    target = tmp_path / "copy"
+    shutil.copytree(root, target)
+    text = (target / "run" / "recipe.yaml").read_text()
+    (target / "run" / "recipe.yaml").write_text(text.replace(str(root), str(target)))
+    return target
 
 
 def test_broken_items_are_listed_and_the_others_done(copy: Path, tmp_path: Path) -> None:
@@ -207,13 +209,13 @@ def test_broken_items_are_listed_and_the_others_done(copy: Path, tmp_path: Path)
     (copy / "voc" / "JPEGImages" / f"{IDS[5]}.png").write_bytes(b"no image")
     summary = refine(copy / "run", tmp_path / "out", overrides=["no_label=refuse"], workers=2, quiet=True)
     assert (summary.images, summary.failed) == (3, 5)
-    told = {row["file"]: row["what"] for row in disk.read_json_lines(tmp_path / "out/problems.jsonl")}
-    assert "no stored maps of this image" in told[IDS[0]]
-    assert "has changed since the run made it" in told[IDS[1]]
-    assert "has changed since the maps were made" in told[IDS[3]]
-    assert f"{IDS[5]}.png" in told[IDS[5]]
-    assert "has no label" in told[EMPTY]
-    assert {line["id"] for line in manifest(tmp_path / "out")} == set(IDS) - told.keys()
+    reasons = {row["file"]: row["what"] for row in disk.read_json_lines(tmp_path / "out/problems.jsonl")}
+    assert "no stored maps of this image" in reasons[IDS[0]]
+    assert "has changed since the run made it" in reasons[IDS[1]]
+    assert "has changed since the maps were made" in reasons[IDS[3]]
+    assert f"{IDS[5]}.png" in reasons[IDS[5]]
+    assert "has no label" in reasons[EMPTY]
+    assert {line["id"] for line in manifest(tmp_path / "out")} == set(IDS) - reasons.keys()
 
 
 def plant_maps(run: Path, name: str, scores: torch.Tensor, ids: list[int]) -> None:
@@ -235,17 +237,17 @@ def test_maps_that_do_not_fit_are_refused_and_flat_ones_listed(copy: Path, tmp_p
     summary = refine(copy / "run", tmp_path / "out", limit=4, workers=0, quiet=True)
     assert (summary.done, summary.failed, summary.flat_maps) == (2, 2, 1)
     problems = disk.read_json_lines(tmp_path / "out" / "problems.jsonl")
-    told = {row["file"]: (row["code"], row["what"]) for row in problems if row["code"] != "nothing_found"}
+    reasons = {row["file"]: (row["code"], row["what"]) for row in problems if row["code"] != "nothing_found"}
     assert IDS[0] in [row["file"] for row in problems if row["code"] == "nothing_found"]
-    assert told[IDS[0]] == ("flat_map", "the map is the same everywhere: cat")
-    assert told[IDS[1]][1].endswith("maps are 20 x 56, the image 41 x 56")
-    assert told[IDS[2]][1].endswith("maps of classes (1, 2), (1, 3) wanted")
+    assert reasons[IDS[0]] == ("flat_map", "the map is the same everywhere: cat")
+    assert reasons[IDS[1]][1].endswith("maps are 20 x 56, the image 41 x 56")
+    assert reasons[IDS[2]][1].endswith("maps of classes (1, 2), (1, 3) wanted")
     assert not read_mask(tmp_path / "out" / "masks" / f"{IDS[0]}.png").any()
 
 
-def test_maps_asked_for_later_are_added(made: Path, tmp_path: Path) -> None:
-    refine(made / "run", tmp_path / "out", limit=2, workers=0, quiet=True)
-    refine(made / "run", tmp_path / "out", overrides=["output.maps=true"], limit=2, workers=0, quiet=True)
+def test_maps_asked_for_later_are_added(root: Path, tmp_path: Path) -> None:
+    refine(root / "run", tmp_path / "out", limit=2, workers=0, quiet=True)
+    refine(root / "run", tmp_path / "out", overrides=["output.maps=true"], limit=2, workers=0, quiet=True)
     assert [line["files"].keys() for line in manifest(tmp_path / "out")] == [
         {f"maps/{name}.safetensors"} for name in IDS[:2]
     ]

@@ -37,7 +37,7 @@ class TestObjectives:
             assert "bce.loss" not in line, "a weight of 0 costs nothing"
 
     @pytest.mark.parametrize(
-        ("objective", "told"),
+        ("objective", "message"),
         [
             ([], r"objective: has 0 entries, short for 1"),
             ([{"name": "focl"}], r"objective.0.name: 'focl' is not known; did you mean 'focal'"),
@@ -47,7 +47,7 @@ class TestObjectives:
         ],
     )
     def test_refused(
-        self, recipe: dict[str, Any], tmp_path: Path, objective: list[dict[str, Any]], told: str
+        self, recipe: dict[str, Any], tmp_path: Path, objective: list[dict[str, Any]], message: str
     ) -> None:
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             pseudolabel.train({**recipe, "objective": objective}, tmp_path / "run", quiet=True)

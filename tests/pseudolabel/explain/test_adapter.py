@@ -136,8 +136,8 @@ def test_known_networks(name: str, pooled: bool, target: str | None, fixed: tupl
         images = random_images(1, 97, 130)
         with torch.no_grad():
             wanted = model.eval()(images)
-            found = adapter.classify(adapter.features(images))
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+            actual = adapter.classify(adapter.features(images))
+        torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
 
 
 def test_of_a_class_token_the_layer_before_is_explained() -> None:
@@ -168,12 +168,12 @@ def test_a_model_of_one_size_gets_images_of_that_size() -> None:
     assert (adapter.fixed, adapter.side) == ((32, 48), 32)
     assert adapter.target == "model.body.1"
     for size in ((32, 48), (70, 65), (20, 30)):
-        found, wanted = (random_images(1, *size).double().float().requires_grad_() for _ in range(2))
-        adapter(found)[0, 1].backward()
+        actual, wanted = (random_images(1, *size).double().float().requires_grad_() for _ in range(2))
+        adapter(actual)[0, 1].backward()
         resized = F.interpolate(wanted, size=(32, 48), mode="bilinear", antialias=True)
         model(resized)[0, 1].backward()
-        torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-4, atol=1e-6)
-        assert bool((found.grad != 0).any())
+        torch.testing.assert_close(actual.grad, wanted.grad, rtol=1e-4, atol=1e-6)
+        assert bool((actual.grad != 0).any())
 
 
 class Gives(nn.Module):

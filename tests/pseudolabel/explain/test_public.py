@@ -84,9 +84,9 @@ def test_cam_and_saliency_are_what_they_are(model: nn.Sequential, image: np.ndar
     assert scores.ids == (1, 2)
     model(inputs)[0, 3].backward()
     assert inputs.grad is not None
-    found = pl.explain(model, image, [3], method={"name": "saliency", "channels": "l2"})
-    torch.testing.assert_close(found.values[0], inputs.grad[0].norm(dim=0), rtol=1e-4, atol=1e-8)
-    assert not found.values.requires_grad
+    explained = pl.explain(model, image, [3], method={"name": "saliency", "channels": "l2"})
+    torch.testing.assert_close(explained.values[0], inputs.grad[0].norm(dim=0), rtol=1e-4, atol=1e-8)
+    assert not explained.values.requires_grad
 
 
 def test_an_image_may_come_in_any_form(model: nn.Sequential, image: np.ndarray) -> None:
@@ -177,14 +177,14 @@ def test_crops_have_the_size_of_a_model_of_one_size() -> None:
 
     model, image = Flat(), random_images(1, 60, 80)
     default = pl.explain(model, image, [1], aggregate=[("random_crop", {"count": 3})]).values
-    told = pl.explain(model, image, [1], aggregate=[("random_crop", {"count": 3, "size": 40})]).values
+    explicit = pl.explain(model, image, [1], aggregate=[("random_crop", {"count": 3, "size": 40})]).values
     other = pl.explain(model, image, [1], aggregate=[("random_crop", {"count": 3, "size": 64})]).values
-    assert torch.equal(default, told)
+    assert torch.equal(default, explicit)
     assert not torch.equal(default, other)
     assert (40, 40) in sizes
-    whole, small = image.requires_grad_(), Resize((60, 80), (40, 40), antialias=True)
-    model.eval()(small(whole))[0, 1].backward()
-    torch.testing.assert_close(pl.explain(model, image, [1]).values[0], whole.grad[0].abs().amax(0))  # type: ignore[index]
+    large, small = image.requires_grad_(), Resize((60, 80), (40, 40), antialias=True)
+    model.eval()(small(large))[0, 1].backward()
+    torch.testing.assert_close(pl.explain(model, image, [1]).values[0], large.grad[0].abs().amax(0))  # type: ignore[index]
 
 
 def test_a_layer_is_named_as_the_model_names_it(image: np.ndarray) -> None:
@@ -300,7 +300,9 @@ def test_the_model_is_left_as_it_was(model: nn.Sequential, image: np.ndarray, en
     for name, value in before.items():
         same = torch.equal(value, after[name]) if isinstance(value, Tensor) else value == after[name]  # type: ignore[arg-type]
         assert same, name
-    assert all(torch.equal(one, p.grad) for one, p in zip(gradients, model.parameters(), strict=True))  # type: ignore[arg-type]
+    assert all(
+        torch.equal(gradient, p.grad) for gradient, p in zip(gradients, model.parameters(), strict=True)
+    )  # type: ignore[arg-type]
     assert torch.equal(tensor, normalised(image))
     assert not tensor.requires_grad
 

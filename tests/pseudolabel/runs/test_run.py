@@ -79,8 +79,8 @@ def test_nothing_is_written_and_torch_is_not_loaded(folder: Path) -> None:
         "import sys, pseudolabel; run = pseudolabel.Run.open(sys.argv[1]); run.mask(run.ids[0], verify=True);"
         "run.classes, run.problems, run.summary, run.digest(); print('torch' in sys.modules)"
     )
-    told = subprocess.check_output([sys.executable, "-c", code, str(folder)], text=True)
-    assert told.strip() == "False"
+    output = subprocess.check_output([sys.executable, "-c", code, str(folder)], text=True)
+    assert output.strip() == "False"
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 

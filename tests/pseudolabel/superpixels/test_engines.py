@@ -30,9 +30,9 @@ def engine(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def same_regions(one: np.ndarray, two: np.ndarray) -> bool:
-    pairs = np.unique(np.stack([one.ravel(), two.ravel()]), axis=1).shape[1]
-    return pairs == len(np.unique(one)) == len(np.unique(two))
+def same_regions(first: np.ndarray, second: np.ndarray) -> bool:
+    pairs = np.unique(np.stack([first.ravel(), second.ravel()]), axis=1).shape[1]
+    return pairs == len(np.unique(first)) == len(np.unique(second))
 
 
 def test_every_file_is_an_engine_that_a_recipe_can_name() -> None:
@@ -61,8 +61,8 @@ def test_regions_are_the_library_s(engine: str, settings: dict[str, float]) -> N
     image = make_image(61, 84, seed=3).numpy()
     params = Superpixels(engine=engine, **settings)
     labels = segments(image, params)
-    made = {key: value for key, value in params.as_dict().items() if key != "engine"}
-    assert same_regions(labels, oracles.ENGINES[engine](image, **made))
+    options = {key: value for key, value in params.as_dict().items() if key != "engine"}
+    assert same_regions(labels, oracles.ENGINES[engine](image, **options))
     if settings:
         assert not same_regions(labels, segments(image, Superpixels(engine=engine))), "must show the setting"
 

@@ -17,8 +17,8 @@ def slow_square(number: int) -> int:
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
 def test_order(workers: int) -> None:
-    found = list(ahead(iter(range(20)), slow_square, workers=workers, depth=workers + 2))
-    assert found == [(number, number * number) for number in range(20)]
+    results = list(ahead(iter(range(20)), slow_square, workers=workers, depth=workers + 2))
+    assert results == [(number, number * number) for number in range(20)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

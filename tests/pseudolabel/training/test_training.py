@@ -92,9 +92,9 @@ def test_state_round_trip_with_optimizer(tmp_path: Path) -> None:
             state.save_state(tmp_path / "s", {**tensors, **{f"o/{k}": v for k, v in own.items()}}, meta)
         return [p.detach().clone() for p in layer.parameters()]
 
-    whole = run(4)
+    uninterrupted = run(4)
     run(2)
-    for a, b in zip(run(2, tmp_path / "s"), whole, strict=True):
+    for a, b in zip(run(2, tmp_path / "s"), uninterrupted, strict=True):
         assert torch.equal(a, b)
 
 
