@@ -291,7 +291,7 @@ class Driver:
             what = f"the map is the same everywhere: {names}"
             remedy = "nothing is found there; look at the image"
             self.folder.problem(job.id, FLAT, what, remedy, item=job.id)
-        if not result.found and job.labels:
+        if not result.has_foreground and job.labels:
             names = ", ".join(self.class_names[label] for label in job.labels)
             what = f"no pixel of its mask is of a class: {names}"
             self.folder.problem(job.id, NOTHING, what, "look at the threshold and the map", item=job.id)

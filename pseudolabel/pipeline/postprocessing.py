@@ -274,7 +274,7 @@ class ImageResult:
     refined: Scores | None = None
 
     @property
-    def found(self) -> bool:
+    def has_foreground(self) -> bool:
         """Whether some pixel of the mask is of a class."""
         return self.mask is not None and bool(((self.mask != BACKGROUND) & (self.mask != IGNORE)).any())
 

@@ -308,9 +308,9 @@ def random_counts(seed: int, *shape: int) -> Any:
 def test_figures_of_kept_counts_are_those_of_pl_evaluate() -> None:
     from pseudolabel.metrics.confusion import figures
 
-    whole, dr, ndr = counts = random_counts(0)
+    total, dr, ndr = counts = random_counts(0)
     for classes in (None, (0, 2)):
-        wanted = figures(whole, dr=dr, ndr=ndr, average_over=classes)
+        wanted = figures(total, dr=dr, ndr=ndr, average_over=classes)
         for name, value in intervals.figures_of(counts, classes).items():
             expected = wanted.legacy[name] if name == "ndr_miou_legacy" else getattr(wanted, name)
             assert value == pytest.approx(expected, rel=1e-12), name

@@ -68,8 +68,8 @@ def test_cut_at_every_step_gives_the_same_bytes(
     recipe = recipe_of(
         make_voc(count=8, val=2), schedule={"epochs": 3, "batch": 2}, validation={"split": "val"}
     )
-    whole = train(recipe, tmp_path / "whole")
-    assert whole.steps == 12
+    uninterrupted = train(recipe, tmp_path / "whole")
+    assert uninterrupted.steps == 12
     cut = tmp_path / "cut"
     stop_after(0)
     with pytest.raises(Interrupted, match="stopped in epoch 1 after step 0 of 4"):
@@ -83,7 +83,7 @@ def test_cut_at_every_step_gives_the_same_bytes(
         assert position["epoch"] * 4 + position["step"] == step
     finished = train(recipe, cut)
     assert digests(cut) == digests(tmp_path / "whole")
-    assert finished.best == whole.best
+    assert finished.best == uninterrupted.best
     before = {path: path.stat().st_mtime_ns for path in (cut / "checkpoints").iterdir()}
     assert train(recipe, cut).steps == 12  # a finished run stays as it is
     assert {path: path.stat().st_mtime_ns for path in (cut / "checkpoints").iterdir()} == before
@@ -114,7 +114,7 @@ def test_more_epochs_extend_and_fewer_are_refused(make_voc: Make, recipe_of: Rec
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"seed": 1}, "recipe.seed: 0 -> 1"),
         ({"optimizer": {"lr": 0.01}}, "recipe.optimizer.lr: 0.005 -> 0.01"),
@@ -122,12 +122,12 @@ def test_more_epochs_extend_and_fewer_are_refused(make_voc: Make, recipe_of: Rec
     ],
 )
 def test_another_recipe_is_refused_with_the_difference(
-    change: dict[str, Any], told: str, make_voc: Make, recipe_of: Recipe, tmp_path: Path
+    change: dict[str, Any], message: str, make_voc: Make, recipe_of: Recipe, tmp_path: Path
 ) -> None:
     root = make_voc(count=2)
     train(recipe_of(root, schedule={"epochs": 1}), tmp_path / "run")
     before = digests(tmp_path / "run", "checkpoints/last.safetensors")
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         train(recipe_of(root, **{"schedule": {"epochs": 1}, **change}), tmp_path / "run")
     assert digests(tmp_path / "run", "checkpoints/last.safetensors") == before
 
@@ -148,11 +148,11 @@ def test_every_number_of_images_trains(
     count: int, batch: int, steps: int, make_voc: Make, recipe_of: Recipe, tmp_path: Path
 ) -> None:
     root = make_voc(count=count, val=1, sizes=[(1, 1), (2, 70), (65, 3), (33, 31)])
-    found = train(
+    summary = train(
         recipe_of(root, schedule={"epochs": 1, "batch": batch}, validation={"split": "val"}), tmp_path / "run"
     )
-    assert found.steps == steps
-    assert found.loss is None or math.isfinite(found.loss)
+    assert summary.steps == steps
+    assert summary.loss is None or math.isfinite(summary.loss)
 
 
 def test_learns(make_voc: Make, recipe_of: Recipe, tmp_path: Path) -> None:
@@ -204,8 +204,8 @@ class Poison:
             bad = self.number in self.steps
             if bad and self.where == "gradient":
                 logits.register_hook(lambda gradient: gradient * math.inf)
-            found = genuine_value(loss, logits, *args)
-            return found * math.nan if bad and self.where == "loss" else found
+            loss_value = genuine_value(loss, logits, *args)
+            return loss_value * math.nan if bad and self.where == "loss" else loss_value
 
         monkeypatch.setattr(Learner, "step", step)
         monkeypatch.setattr(Loss, "value", value)
@@ -213,10 +213,10 @@ class Poison:
 
 def snapshot(learner: Learner) -> dict[str, torch.Tensor]:
     """Network with its buffers, and momentum."""
-    found = {name: value.clone() for name, value in learner.modules["network"].state_dict().items()}
+    tensors = {name: value.clone() for name, value in learner.modules["network"].state_dict().items()}
     for index, slots in learner.optimizer.state_dict()["state"].items():
-        found |= {f"{index}.{slot}": value.clone() for slot, value in slots.items() if value is not None}
-    return found
+        tensors |= {f"{index}.{slot}": value.clone() for slot, value in slots.items() if value is not None}
+    return tensors
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -241,8 +241,8 @@ def test_skip_goes_on(
 ) -> None:
     recipe = recipe_of(make_voc(count=4), schedule={"epochs": 2, "batch": 2}, on_nan="skip")
     Poison({2}, where).install(monkeypatch)
-    found = train(recipe, tmp_path / "run")
-    assert found.steps_skipped == 1
+    summary = train(recipe, tmp_path / "run")
+    assert summary.steps_skipped == 1
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["steps_skipped"] for row in rows] == [0, 1]
     assert all(math.isfinite(row["loss"]) for row in rows)
@@ -308,10 +308,10 @@ def test_masks_of_255_are_counted_and_a_set_of_them_is_refused(
     recipe = recipe_of(root, schedule={"epochs": 2, "batch": 1}, augmentation={"flip": False})
     recipe["data"]["labels"] = None
     (root / "labels.csv").write_text("id,labels\ntrain_0,red green\ntrain_1,red green\n")
-    found = train(recipe, tmp_path / "run")
+    summary = train(recipe, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["steps_unlabelled"] for row in rows] == [1, 1]
-    assert math.isfinite(found.loss)
+    assert math.isfinite(summary.loss)
     masks.write_mask(
         root / "SegmentationClass" / "train_1.png",
         masks.read_mask(root / "SegmentationClass" / "train_1.png") * 0 + 255,
@@ -348,14 +348,14 @@ def test_trains_on_a_folder_and_on_a_run(make_voc: Make, recipe_of: Recipe, tmp_
     folder = {**own, "masks": str(root / "SegmentationClass")}
     run = tmp_path / "generated"
     ids = ["train_0", "train_1"]
-    with writing.open_run(run, "generate", {"made": "by hand"}) as made:
+    with writing.open_run(run, "generate", {"made": "by hand"}) as folder_of_run:
         for item in ids:
             data = (root / "SegmentationClass" / f"{item}.png").read_bytes()
             disk.write_bytes(run / "masks" / f"{item}.png", data)
-            made.record({"id": item, "size": len(data), "sha256": disk.sha256_bytes(data)})
+            folder_of_run.record({"id": item, "size": len(data), "sha256": disk.sha256_bytes(data)})
         with pytest.raises(DataError, match="the run is not finished; run the same command again"):
             train({**own, "masks": str(run)}, tmp_path / "early")
-        made.complete(ids)
+        folder_of_run.complete(ids)
     outs = []
     for name, recipe in (("own", own), ("folder", folder), ("run", {**own, "masks": str(run)})):
         train(recipe, tmp_path / name)

@@ -281,9 +281,9 @@ def test_masks_around_noise_are_the_difference_quotient_of_the_mask(mean_of: Any
 
 @pytest.mark.parametrize("mean_of", ["absolute", "squared", "variance"])
 def test_crops_of_noise_inside_masks_look_at_the_crop_of_the_image(mean_of: Any) -> None:
-    whole = RandomCrop(count=1, size=16, scale=(1.0, 1.0), ratio=(35 / 26, 35 / 26), weight="none")
+    full_crop = RandomCrop(count=1, size=16, scale=(1.0, 1.0), ratio=(35 / 26, 35 / 26), weight="none")
     noise = Smoothgrad(count=3, sigma=0.2, mean_of=mean_of)
-    attribution = explained(line("saliency", noise, whole, BinaryMask(count=1))).values[:, 0]
+    attribution = explained(line("saliency", noise, full_crop, BinaryMask(count=1))).values[:, 0]
     network = functions(Small()).network
     for row, (image, label) in enumerate(zip(TARGETS.images, TARGETS.classes, strict=True)):
         original = random_images()[image].double()

@@ -48,14 +48,14 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
 
 def test_what_a_run_holds(recipe: dict[str, Any], tmp_path: Path) -> None:
-    found = pseudolabel.train(recipe, tmp_path / "run", quiet=True, workers=0)
+    summary = pseudolabel.train(recipe, tmp_path / "run", quiet=True, workers=0)
     run = tmp_path / "run"
     evaluation = disk.read_json(run / "evaluation.json")
-    assert {key: found.as_dict()[key] for key in evaluation} == evaluation
+    assert {key: summary.as_dict()[key] for key in evaluation} == evaluation
     assert evaluation["images"] == 6
     for stored in (evaluation, disk.read_json(run / "summary.json")):
         assert (stored["labels"], stored["labels_from"]) == ("given", "csv")
-    assert "labels: given (csv)" in FORMS["evaluation"](found.as_dict())
+    assert "labels: given (csv)" in FORMS["evaluation"](summary.as_dict())
     assert evaluation["positives"] == {"red": 2, "green": 3, "blue": 3}
     assert evaluation["map"] == pytest.approx(np.mean(list(evaluation["ap"].values())))
     lines = disk.read_json_lines(run / "metrics.jsonl")
@@ -78,10 +78,10 @@ def test_what_a_run_holds(recipe: dict[str, Any], tmp_path: Path) -> None:
 
 def test_it_learns(recipe: dict[str, Any], tmp_path: Path) -> None:
     more = ["schedule.epochs=6", "optimizer.lr=0.05"]
-    found = pseudolabel.train(recipe, tmp_path / "run", overrides=more, quiet=True, workers=0)
+    summary = pseudolabel.train(recipe, tmp_path / "run", overrides=more, quiet=True, workers=0)
     lines = disk.read_json_lines(tmp_path / "run" / "metrics.jsonl")
     assert lines[-1]["loss"] < 0.6 * lines[0]["loss"]
-    assert found.map >= 0.9
+    assert summary.map >= 0.9
 
 
 @pytest.mark.parametrize(("cut", "workers"), [(1, 0), (2, 2), (3, 3), (4, 2), (5, 0), (6, 3)])
@@ -154,9 +154,9 @@ def test_a_damaged_state_costs_only_the_steps_since_the_one_before(
 
 def test_more_epochs_extend_and_fewer_are_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
     pseudolabel.train(recipe, tmp_path / "run", quiet=True, workers=0)
-    found = pseudolabel.train(recipe, tmp_path / "run", overrides=["schedule.epochs=3"], quiet=True)
+    summary = pseudolabel.train(recipe, tmp_path / "run", overrides=["schedule.epochs=3"], quiet=True)
     lines = disk.read_json_lines(tmp_path / "run" / "metrics.jsonl")
-    assert (found.epochs, len(lines)) == (3, 3)
+    assert (summary.epochs, len(lines)) == (3, 3)
     with pytest.raises(UsageError, match=r"has 3 epochs, schedule.epochs asks for 2"):
         pseudolabel.train(recipe, tmp_path / "run", quiet=True)
 
@@ -195,8 +195,8 @@ def test_a_moved_data_set_continues(
 
 
 def test_bf16_trains(recipe: dict[str, Any], tmp_path: Path) -> None:
-    found = pseudolabel.train(recipe, tmp_path / "run", overrides=["precision=bf16"], quiet=True, workers=0)
-    assert 0 < found.map <= 1
+    summary = pseudolabel.train(recipe, tmp_path / "run", overrides=["precision=bf16"], quiet=True, workers=0)
+    assert 0 < summary.map <= 1
 
 
 class TestRefused:
@@ -213,10 +213,10 @@ class TestRefused:
         known = voc.voc.run
 
         def unknown(params: Any) -> Any:
-            found = known(params)
-            first = found.records[0]
+            dataset = known(params)
+            first = dataset.records[0]
             bare = ImageRecord(first.id, first.image, None, first.mask)
-            return type(found)((bare, *found.records[1:]), found.space)
+            return type(dataset)((bare, *dataset.records[1:]), dataset.space)
 
         monkeypatch.setattr(voc, "voc", type(voc.voc)("readers", "voc", unknown, voc.voc.params))
         with pytest.raises(DataError, match="data: train0: no labels given; label it or take"):
@@ -243,50 +243,50 @@ class TestRefused:
         broken = root / "JPEGImages" / "train3.jpg"
         broken.write_bytes(broken.read_bytes()[:-200])
         where = [f"data.root={root}"]
-        found = pseudolabel.train(
+        summary = pseudolabel.train(
             recipe, tmp_path / "run", overrides=where, quiet=True, workers=0, on_bad="skip"
         )
-        assert found.problems == 1
+        assert summary.problems == 1
         lines = disk.read_json_lines(tmp_path / "run" / "metrics.jsonl")
         assert [line["images"] for line in lines] == [9, 9]
 
     def test_wrong_recipe_or_weights_write_nothing(self, recipe: dict[str, Any], tmp_path: Path) -> None:
-        for change, fault, told in (
+        for change, fault, message in (
             ("network.backbone=resnet51", DataError, "did you mean"),
             ("network.weights=gone.pth", DataError, "gone.pth: no such weights"),
             ("network.weights=package", UsageError, "no package brings 'test_resnet'"),
             ("optimizer.lr=0", UsageError, "optimizer.lr"),
         ):
-            with pytest.raises(fault, match=told):
+            with pytest.raises(fault, match=message):
                 pseudolabel.train(recipe, tmp_path / "run", overrides=[change], quiet=True)
         assert not (tmp_path / "run").exists()
 
 
 def test_without_validation_there_is_no_score(recipe: dict[str, Any], tmp_path: Path) -> None:
     del recipe["validation"]
-    found = pseudolabel.train(
+    summary = pseudolabel.train(
         recipe, tmp_path / "run", overrides=["schedule.epochs=1"], quiet=True, workers=0
     )
-    assert (found.images, found.map) == (0, None)
-    assert set(found.ap.values()) == {None}
+    assert (summary.images, summary.map) == (0, None)
+    assert set(summary.ap.values()) == {None}
 
 
 def test_noise_is_in_every_step_and_an_interrupted_run_draws_it_again(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noisy = {**recipe, "noise": {"kind": "bernoulli", "keep": 0.5}}
-    seen: list[float] = []
+    means: list[float] = []
     value = Terms.value
 
     def watch(terms: Terms, network: Any, images: torch.Tensor, *rest: Any) -> Any:
-        seen.append(float((images == 0).all(dim=1).float().mean()))
+        means.append(float((images == 0).all(dim=1).float().mean()))
         return value(terms, network, images, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(Terms, "value", watch)
         pseudolabel.train(noisy, tmp_path / "whole", quiet=True)
-    assert len(seen) == 6
-    assert all(0.4 < share < 0.6 for share in seen)
+    assert len(means) == 6
+    assert all(0.4 < share < 0.6 for share in means)
     with monkeypatch.context() as patch:
         stop_after(patch, 4)
         with pytest.raises(Interrupted):
@@ -296,9 +296,9 @@ def test_noise_is_in_every_step_and_an_interrupted_run_draws_it_again(
 
 
 def test_limit_takes_the_first_images_of_each_list(recipe: dict[str, Any], tmp_path: Path) -> None:
-    found = pseudolabel.train(recipe, tmp_path / "run", limit=4, quiet=True, workers=0)
-    assert found.images == 4
-    assert sum(found.positives.values()) == 5
+    summary = pseudolabel.train(recipe, tmp_path / "run", limit=4, quiet=True, workers=0)
+    assert summary.images == 4
+    assert sum(summary.positives.values()) == 5
     assert disk.read_json(tmp_path / "run" / "summary.json")["images"] == 4
     with pytest.raises(UsageError, match="made by another configuration"):
         pseudolabel.train(recipe, tmp_path / "run", quiet=True, workers=0)

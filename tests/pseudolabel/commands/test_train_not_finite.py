@@ -82,10 +82,10 @@ class TestNotFinite:
             return value + 0
 
         self.spoil(monkeypatch, 2, how)
-        found = pseudolabel.train(
+        summary = pseudolabel.train(
             recipe, tmp_path / "run", overrides=["precision=float16"], quiet=True, workers=0
         )
-        assert found.map is not None
+        assert summary.map is not None
         lines = disk.read_json_lines(tmp_path / "run" / "metrics.jsonl")
         assert [line["steps_scaled"] for line in lines] == [1, 0]
         (problem,) = disk.read_json_lines(tmp_path / "run" / "problems.jsonl")
@@ -116,14 +116,14 @@ class TestSkip:
 
     def test_goes_on(self, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         TestNotFinite().spoil(monkeypatch, 2, lambda value: value * float("nan"))
-        found = pseudolabel.train({**recipe, "on_nan": "skip"}, tmp_path / "run", quiet=True, workers=0)
+        summary = pseudolabel.train({**recipe, "on_nan": "skip"}, tmp_path / "run", quiet=True, workers=0)
         lines = disk.read_json_lines(tmp_path / "run" / "metrics.jsonl")
         assert [line["steps_skipped"] for line in lines] == [1, 0]
         assert [line["images"] for line in lines] == [10, 10]
         assert all(np.isfinite(line["loss"]) for line in lines)
         (problem,) = disk.read_json_lines(tmp_path / "run" / "problems.jsonl")
         assert (problem["code"], problem["remedy"]) == ("not_finite", "the step was left out")
-        assert (found.problems, found.failed) == (1, 0)
+        assert (summary.problems, summary.failed) == (1, 0)
 
     def test_has_a_limit(
         self, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -55,8 +55,8 @@ def pairs():
 
 
 def figures_of(counts, reading="background", classes=None):
-    whole, dr, ndr = np.moveaxis(counts, -3, 0)
-    return figure_arrays(whole, reading, dr=dr, ndr=ndr, average_over=classes)
+    total, dr, ndr = np.moveaxis(counts, -3, 0)
+    return figure_arrays(total, reading, dr=dr, ndr=ndr, average_over=classes)
 
 
 def named(counts):

@@ -84,14 +84,14 @@ def test_masks_give_labels_only_where_that_is_asked_for(root: Path) -> None:
 
 def test_the_data_set_says_where_its_labels_came_from(root: Path) -> None:
     assert read(root).labels_from == "csv"
-    for asked, told in {
+    for asked, message in {
         "csv": "csv",
         "xml": "xml",
         "masks": "masks",
         "none": None,
         "labels.csv": "csv",
     }.items():
-        assert read(root, labels=asked).labels_from == told
+        assert read(root, labels=asked).labels_from == message
 
 
 def test_the_list_of_segmentation_comes_before_that_of_main(root: Path) -> None:

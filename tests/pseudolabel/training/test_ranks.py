@@ -46,15 +46,15 @@ def test_two_ranks_equal_one(recipe: dict[str, Any], tmp_path: Path) -> None:
     done = on_two_ranks(recipe, tmp_path / "two")
     assert done.returncode == 0, done.stderr[-3000:]
     printed = json.loads(done.stdout)  # one document: the second rank prints nothing
-    found = pseudolabel.train(recipe, tmp_path / "one", device="cpu", quiet=True, workers=0)
-    assert printed["ap"] == pytest.approx(found.ap)
-    assert printed["map"] == pytest.approx(found.map)
-    assert found.map < 1, "a perfect score would show little"
+    summary = pseudolabel.train(recipe, tmp_path / "one", device="cpu", quiet=True, workers=0)
+    assert printed["ap"] == pytest.approx(summary.ap)
+    assert printed["map"] == pytest.approx(summary.map)
+    assert summary.map < 1, "a perfect score would show little"
     lines = [disk.read_json_lines(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
     assert len(lines[0]) == 2
-    for one, two in zip(*lines, strict=True):
-        assert one == pytest.approx(two, rel=1e-5)  # float32 sums in another order
-        assert one["soft_margin.loss"] > 0.1
+    for first, second in zip(*lines, strict=True):
+        assert first == pytest.approx(second, rel=1e-5)  # float32 sums in another order
+        assert first["soft_margin.loss"] > 0.1
     files = [load_state(tmp_path / name / "checkpoints" / "last.safetensors")[0] for name in ("one", "two")]
     for name, value in files[0].items():
         torch.testing.assert_close(files[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
@@ -76,9 +76,9 @@ def test_an_image_that_one_rank_cannot_read_is_left_out_on_both(
     assert json.loads(done.stdout)["failed"] == 3
     pseudolabel.train(recipe, tmp_path / "one", device="cpu", quiet=True, workers=0, on_bad="skip")
     lines = [disk.read_json_lines(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
-    for one, two in zip(*lines, strict=True):
-        assert one["images"] == 7
-        assert one == pytest.approx(two, rel=1e-5)
+    for first, second in zip(*lines, strict=True):
+        assert first["images"] == 7
+        assert first == pytest.approx(second, rel=1e-5)
     problems = [(tmp_path / name / "problems.jsonl").read_text() for name in ("one", "two")]
     assert problems[0] == problems[1]
     shutil.rmtree(tmp_path / "two")
