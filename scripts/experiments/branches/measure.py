@@ -2,16 +2,16 @@
 
     python -m scripts.experiments.branches.measure configs/voc/best.yaml --before OTHER_CHECKOUT
         --set data.root=VOC2012 --set classifier.checkpoint=runs/voc/classifier
+        --also configs/voc/cam.yaml --also configs/voc/crops.yaml
 
-Rounds of the same images, one after the other: the recipe as it stands, in bf16 where the processor has it,
-each
-of its branches alone, the needed passes alone, and (with --before) the same recipe by another checkout of the
-project. Figures are medians over rounds; a ratio is the median of the ratios within a round.
+Rounds of the same images, one after the other: the recipe as it stands, in bf16 where the processor has
+it, each of its branches alone, the needed passes alone, and (with --before) the same recipe by another
+checkout of the project. Figures are medians over rounds; a ratio is the median of the ratios within a round.
+Recipes given with --also run in rounds of their own, here and by the other checkout.
 
 The needed passes: for each scale and flip that any branch sees one forward, and for each label one backward
-to the
-image where a branch takes gradients, of the folded network in channels_last, one view at a time, a process a
-core in one thread each.
+to the image where a branch takes gradients, of the folded network in channels_last, one view at a time, in as
+many lanes as torch has threads, in one thread each.
 """
 
 from __future__ import annotations
@@ -51,21 +51,63 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--before", type=Path, help="another checkout: `pl` of it runs the same recipe of its own"
+        "--before",
+        type=lambda text: Path(text).resolve(),
+        help="another checkout: `pl` of it runs the same recipe of its own",
     )
+    parser.add_argument(
+        "--also", action="append", default=[], type=Path, help="a recipe beside it, with --before"
+    )
+    parser.add_argument("--also-limit", type=int, default=8)
+    parser.add_argument("--also-rounds", type=int, default=7)
     options = experiment.options(parser)
     recipe, data = read_recipe(options.recipe, options.overrides)
     prepared = prepare(recipe, data, say)
     rows: dict[str, list[dict[str, float]]] = {}
     for number in range(options.rounds):
         for name, checkout, extra in variants(recipe, options):
-            rows.setdefault(name, []).append(command_figures(checkout, options, extra))
+            found = command_figures(checkout, options.recipe, options.limit, options.overrides, extra)
+            rows.setdefault(name, []).append(found)
             say(f"round {number + 1} of {options.rounds}, {name}: {rows[name][-1]}")
         seconds = needed_seconds(prepared, options.limit)
         rows.setdefault("needed passes", []).append({"seconds": seconds})
         say(f"round {number + 1} of {options.rounds}, needed passes: {seconds:.1f} s")
     about = {**experiment.about(), "recipe": options.recipe.name, "images": options.limit}
-    experiment.write(options.out, {**about, "rounds": options.rounds, "rows": summary(rows)})
+    beside = {recipe.name: beside_before(recipe, options) for recipe in options.also}
+    found_here = {"rows": summary(rows), "beside": beside, "bf16_over_float32": bf16_over_float32()}
+    experiment.write(options.out, {**about, "rounds": options.rounds, **found_here})
+
+
+def beside_before(recipe: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Seconds of another recipe here and before, medians over rounds, and the median of their ratios."""
+    rounds = [
+        [
+            command_figures(checkout, recipe, options.also_limit, options.overrides)["seconds"]
+            for checkout in (ROOT, options.before)
+        ]
+        for _ in range(options.also_rounds)
+    ]
+    say(f"{recipe.name}: seconds here and before {rounds}")
+    here, before = (statistics.median(seconds) for seconds in zip(*rounds, strict=True))
+    ratio = statistics.median(mine / others for mine, others in rounds)
+    figures = {"seconds": here, "seconds_before": before, "ratio": ratio}
+    return {**figures, "images": options.also_limit, "rounds": options.also_rounds}
+
+
+def bf16_over_float32(size: int = 2048) -> float:
+    """How many times as fast one thread multiplies bf16 matrices as float32 ones: what bf16 can bring."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    seconds = {}
+    for kind in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(size, size, dtype=kind)
+        torch.mm(matrix, matrix)
+        start = time.monotonic()
+        for _ in range(3):
+            torch.mm(matrix, matrix)
+        seconds[kind] = time.monotonic() - start
+    torch.set_num_threads(threads)
+    return seconds[torch.float32] / seconds[torch.bfloat16]
 
 
 def variants(recipe: GenerateRecipe, options: argparse.Namespace) -> list[tuple[str, Path, tuple[str, ...]]]:
@@ -90,13 +132,16 @@ def bf16_in_hardware() -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
-def command_figures(checkout: Path, options: argparse.Namespace, extra: Sequence[str]) -> dict[str, float]:
+def command_figures(
+    checkout: Path, recipe: Path, limit: int, overrides: Sequence[str], extra: Sequence[str] = ()
+) -> dict[str, float]:
     """Seconds of the run's summary and the largest resident set of its process."""
-    recipe = checkout / options.recipe if checkout != ROOT else options.recipe
+    if checkout != ROOT:
+        recipe = checkout / recipe
     with tempfile.TemporaryDirectory() as temporary:
         words = [sys.executable, "-c", RUN, "generate", str(recipe), "-o", f"{temporary}/run", "-q"]
-        words += ["--limit", str(options.limit)]
-        for text in (*options.overrides, *extra):
+        words += ["--limit", str(limit)]
+        for text in (*overrides, *extra):
             words += ["--set", text]
         environment = {**os.environ, "PYTHONPATH": str(checkout)}
         done = subprocess.run(
@@ -108,13 +153,15 @@ def command_figures(checkout: Path, options: argparse.Namespace, extra: Sequence
 
 
 RUN = """
-import resource, sys
+import sys
 from pseudolabel.cli import main
 sys.argv = ["pl", *sys.argv[1:]]
 try:
     main()
 finally:
-    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+    # not of getrusage: that keeps the peak of the process that started this one
+    lines = open("/proc/self/status").read().splitlines()
+    print("peak", *(line.split()[1] for line in lines if line.startswith("VmHWM")), file=sys.stderr)
 """
 
 

@@ -21,14 +21,28 @@ def page(result: Mapping[str, Any]) -> str:
     text = (
         f"`{result['recipe']}` on {result['images']} images, {result['rounds']} interleaved rounds, medians. "
         "Branches that see the same views share one forward; a forward holds no more pixels than a batch of "
-        "the images has."
+        "the images has. "
+        "One thread of this machine multiplies bf16 matrices "
+        f"{result['bf16_over_float32']:.2f} times as fast as float32 ones; that bounds what bf16 brings."
     )
+    beside = [
+        [
+            name,
+            f"{row['seconds']:.1f}",
+            f"{row['seconds_before']:.1f}",
+            f"{row['ratio']:.2f}",
+            str(row["images"]),
+        ]
+        for name, row in result["beside"].items()
+    ]
     return "\n".join(
         [
             "# Branches that share their forwards\n",
             text + "\n",
             commands(NAME, result),
             table(head, rows) + "\n",
+            "Other recipes, in rounds of their own:\n",
+            table(["recipe", "seconds", "before", "of the time before", "images"], beside) + "\n",
         ]
     )
 
