@@ -62,7 +62,7 @@ class Header:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedNetwork:
     """A network in evaluation mode, and what its checkpoint says."""
 
     network: SegmentationNetwork
@@ -114,7 +114,7 @@ def locate(run: Path, which: str = "last") -> Path:
     return path
 
 
-def load_network(run: Path, which: str = "last", space: LabelSpace | None = None) -> Loaded:
+def load_network(run: Path, which: str = "last", space: LabelSpace | None = None) -> LoadedNetwork:
     """A trained network, ready to predict.
 
     Args:
@@ -136,7 +136,7 @@ def load_network(run: Path, which: str = "last", space: LabelSpace | None = None
     network = SegmentationNetwork(header.architecture, len(header.space.names))
     network.load_state_dict(_check_tensors(path, network, tensors), strict=True)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Loaded(network.eval(), header, disk.sha256_file(path))
+    return LoadedNetwork(network.eval(), header, disk.sha256_file(path))
 
 
 def compare(path: Path, header: Header, space: LabelSpace, architecture: Architecture) -> None:

@@ -28,7 +28,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedClassifier:
     """A classifier ready for use.
 
     Attributes:
@@ -90,7 +90,7 @@ def save_classifier(
     disk.write_bytes(path, packed(tensors, metadata))
 
 
-def load_classifier(path: Path | str, expect: LabelSpace | None = None) -> Loaded:
+def load_classifier(path: Path | str, expect: LabelSpace | None = None) -> LoadedClassifier:
     """Read a classifier.
 
     Args:
@@ -118,7 +118,7 @@ def load_classifier(path: Path | str, expect: LabelSpace | None = None) -> Loade
     _check_tensors(file, network.state_dict(), tensors)
     network.load_state_dict(tensors, strict=True)
     network.eval()
-    return Loaded(
+    return LoadedClassifier(
         network,
         space,
         (mean[0], mean[1], mean[2]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pseudolabel import weights
-from pseudolabel.classifier.checkpoint import Loaded, load_classifier
+from pseudolabel.classifier.checkpoint import LoadedClassifier, load_classifier
 from pseudolabel.classifier.class_map import IMAGENET, mapped, read_class_map
 from pseudolabel.errors import DataError
 from pseudolabel.recipes.schema import ClassifierSource
@@ -11,7 +11,9 @@ from pseudolabel.records import LabelSpace
 from pseudolabel.runs import disk
 
 
-def load_chosen(chosen: ClassifierSource, space: LabelSpace | None, *, given: bool = True) -> Loaded:
+def load_chosen(
+    chosen: ClassifierSource, space: LabelSpace | None, *, given: bool = True
+) -> LoadedClassifier:
     """Load the classifier of a recipe.
 
     Args:
@@ -58,7 +60,7 @@ def load_chosen(chosen: ClassifierSource, space: LabelSpace | None, *, given: bo
         "groups": [list(group) for group in classes.groups],
     }
     digest = disk.digest(about)
-    return Loaded(
+    return LoadedClassifier(
         network,
         classes.space,
         mean,

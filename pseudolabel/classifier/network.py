@@ -33,7 +33,7 @@ class Classifier(nn.Module):
     Attributes:
         stride: the output stride as measured.
         depth: D, channels of the features.
-        pooled, target, side: see `pseudolabel.explain.model.Network`.
+        pooled, target, side: see `pseudolabel.explain.model.ExplainableNetwork`.
 
     Raises:
         DataError: no such backbone, it gives no feature grid, or it cannot have this output stride.

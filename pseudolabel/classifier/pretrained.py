@@ -22,7 +22,7 @@ AGREEMENT = 1e-4  # relative; the same sums in another order differ by about 1e-
 
 
 class Pretrained(nn.Module):
-    """A network with its head, as `pseudolabel.explain.model.Network` wants one.
+    """A network with its head, as `pseudolabel.explain.model.ExplainableNetwork` wants one.
 
     Args:
         backbone: of timm or `torchvision/NAME`, with weights and head, in evaluation mode.
@@ -32,7 +32,7 @@ class Pretrained(nn.Module):
         backbone: the network itself; names of its layers begin with `backbone.`.
         depth, stride: channels of the features and pixels a cell stands for.
         head: the last linear layer where `pooled`, else only its `out_features`.
-        pooled, target, side: see `Network`.
+        pooled, target, side: see `ExplainableNetwork`.
 
     Raises:
         DataError: no grid of features, or nothing in the network depends on its cells.

@@ -1,4 +1,4 @@
-"""Any torch classifier as `pseudolabel.explain.model.Network` wants one."""
+"""Any torch classifier as `pseudolabel.explain.model.ExplainableNetwork` wants one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Adapter(nn.Module):
         model: the model itself.
         fixed: the one size (h, w) that it takes, or None where it takes any.
         count: R, how many logits it gives.
-        head, pooled, target, side: see `Network`; `target` is None where there is no grid of features.
+        head, pooled, target, side: see `ExplainableNetwork`; `target` is None where there is no grid of
+            features.
 
     Raises:
         DataError: it takes no image that was tried, or gives no logits.

@@ -14,7 +14,7 @@ from pseudolabel.errors import DataError
 from pseudolabel.explain.folding import Fold
 from pseudolabel.records import nearest
 
-LAST = "last features"  # what `Network.features` gives; a module's name has no space
+LAST = "last features"  # what `ExplainableNetwork.features` gives; a module's name has no space
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ Part = Callable[[Tensor, Targets], Attribution]
 Precision = Literal["float32", "bf16"]
 
 
-class Network(Protocol):
+class ExplainableNetwork(Protocol):
     """An `nn.Module` that can be explained.
 
     A network of features (B, D, h', w') after the last activation, their mean over the grid and a linear
@@ -68,7 +68,7 @@ class Explained:
     """A classifier ready to be explained.
 
     Args:
-        network: see `Network`.
+        network: see `ExplainableNetwork`.
         device: where it runs.
         batch: most items (images or crops) of one forward, >= 1.
         fold: fold batch norm into convolutions.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pseudolabel.classifier.checkpoint import Loaded
+from pseudolabel.classifier.checkpoint import LoadedClassifier
 from pseudolabel.explain.layers import LAST
 from pseudolabel.explain.method import BoundMethod, Key, build
 from pseudolabel.explain.model import Explained, Precision
@@ -48,7 +48,7 @@ class ExplainedClassifier:
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedClassifier,
         branches: Sequence[Branch],
         *,
         device: torch.device,

@@ -25,7 +25,7 @@ from pseudolabel.records import IGNORE, MOST_NAMES, Dataset, ImageRecord
 if TYPE_CHECKING:
     import torch
 
-    from pseudolabel.classifier.checkpoint import Loaded
+    from pseudolabel.classifier.checkpoint import LoadedClassifier
     from pseudolabel.console import Stop
     from pseudolabel.pipeline.explained_classifier import ExplainedClassifier
     from pseudolabel.pipeline.lanes import Lanes
@@ -45,7 +45,7 @@ class Prepared:
 
     recipe: GenerateRecipe
     data: Dataset
-    loaded: Loaded
+    loaded: LoadedClassifier
 
     def lanes(self, device: torch.device) -> Lanes:
         """The classifier on its device, once for each lane."""
@@ -124,7 +124,7 @@ def prepare(recipe: GenerateRecipe, data: Dataset, say: Callable[[str], None]) -
     return Prepared(recipe, _with_known_labels(loaded, data, say), loaded)
 
 
-def _with_known_labels(loaded: Loaded, data: Dataset, say: Callable[[str], None]) -> Dataset:
+def _with_known_labels(loaded: LoadedClassifier, data: Dataset, say: Callable[[str], None]) -> Dataset:
     if loaded.known is None:
         return data
     known = frozenset(loaded.known)

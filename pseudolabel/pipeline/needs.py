@@ -13,7 +13,7 @@ from pseudolabel.registry import Need
 from pseudolabel.runs import disk
 
 if TYPE_CHECKING:
-    from pseudolabel.classifier.checkpoint import Loaded
+    from pseudolabel.classifier.checkpoint import LoadedClassifier
     from pseudolabel.recipes.schema import GenerateRecipe
 
 
@@ -71,7 +71,7 @@ def _file(folder: Path, item: str, need: Need) -> Path:
 
 
 @functools.lru_cache(maxsize=4)
-def _network(path: Path) -> Loaded:
+def _network(path: Path) -> LoadedClassifier:
     """The classifier of a run, loaded once in each process."""
     from pseudolabel.classifier.checkpoint import load_classifier
 

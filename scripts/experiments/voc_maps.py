@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pseudolabel import draws, images, masks, registry
-from pseudolabel.classifier.checkpoint import Loaded, load_classifier
+from pseudolabel.classifier.checkpoint import LoadedClassifier, load_classifier
 from pseudolabel.explain.method import BoundMethod, build, on_image
 from pseudolabel.explain.model import Explained
 from pseudolabel.metrics.confusion import Counts
@@ -61,7 +61,7 @@ class Subject:
     """A classifier with its normalisation of images."""
 
     def __init__(self, path: Path, batch: int) -> None:
-        self.loaded: Loaded = load_classifier(path)
+        self.loaded: LoadedClassifier = load_classifier(path)
         self.model = Explained(self.loaded.network, batch=batch)
         self._mean, self._std = (
             torch.tensor(values).view(1, 3, 1, 1) for values in (self.loaded.mean, self.loaded.std)

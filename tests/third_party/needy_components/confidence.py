@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pseudolabel.classifier.checkpoint import Loaded
+from pseudolabel.classifier.checkpoint import LoadedClassifier
 from pseudolabel.records import Scores
 from pseudolabel.registry import SAME, Need, Parameters, component, parameter
 
@@ -22,7 +22,7 @@ class Confidence(Parameters):
 
 
 @component(Confidence, kind="refiners", takes=SAME, gives=SAME, needs={"classifier": Need("network", "run")})
-def confidence(scores: Scores, image: Tensor, params: Confidence, classifier: Loaded) -> Scores:
+def confidence(scores: Scores, image: Tensor, params: Confidence, classifier: LoadedClassifier) -> Scores:
     """Scores of one image, weighed by the probability of their class."""
     mean, std = torch.tensor(classifier.mean), torch.tensor(classifier.std)
     inputs = ((image.float() / 255 - mean) / std).permute(2, 0, 1)[None]
