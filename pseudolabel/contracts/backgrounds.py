@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pseudolabel import registry
 from pseudolabel.contracts.inputs import Chosen, beyond_bounds, no_class, odd_inputs, scene, variants
-from pseudolabel.contracts.oracles import oracle_of
+from pseudolabel.contracts.oracles import oracle_of, with_needs
 from pseudolabel.contracts.tiles import at_every_tile, tile_of
 from pseudolabel.pipeline import postprocessing
 from pseudolabel.records import BACKGROUND, IGNORE, LabelScores
@@ -27,7 +27,7 @@ ODD = odd_inputs()
 
 @pytest.fixture(params=NAMES)
 def background(request: pytest.FixtureRequest) -> Component:
-    return registry.get("backgrounds", request.param)
+    return with_needs(registry.get("backgrounds", request.param))
 
 
 @pytest.mark.parametrize("case", ODD)

@@ -1,8 +1,8 @@
 """What every postprocessor keeps: `pytest --pyargs pseudolabel.contracts.postprocessors`.
 
 A component from another package is tested as soon as its entry point is installed; one whose own package is
-missing is skipped with that package's name (trait `needs`). Other traits looked at: `strength` (parameters at
-which nothing changes), `flips` (True: a mirrored input gives the mirrored output; must be said where it is
+missing is skipped with that package's name (trait `packages`). Other traits looked at: `strength` (parameters
+at which nothing changes), `flips` (True: a mirrored input gives the mirrored output; must be said where it is
 so), `tile` (see `pseudolabel.contracts.tiles`), `agreement` (share of labels that an approximation shares
 with its oracle; all of them without it), `oracles` (see `pseudolabel.contracts.oracles`).
 """
@@ -24,7 +24,7 @@ from pseudolabel.contracts.inputs import (
     scene,
     variants,
 )
-from pseudolabel.contracts.oracles import oracle_of
+from pseudolabel.contracts.oracles import oracle_of, with_needs
 from pseudolabel.contracts.tiles import at_every_tile, tile_of
 from pseudolabel.pipeline import postprocessing
 from pseudolabel.records import LabelScores, Scores
@@ -36,7 +36,7 @@ ODD = odd_inputs()
 
 @pytest.fixture(params=NAMES)
 def postprocessor(request: pytest.FixtureRequest) -> Component:
-    component = registry.get("postprocessors", request.param)
+    component = with_needs(registry.get("postprocessors", request.param))
     for package in component.traits.get("packages", ()):
         pytest.importorskip(package, reason=f"{component.name} needs {package}")
     return component

@@ -25,7 +25,7 @@ from pseudolabel.contracts.inputs import (
     scene,
     variants,
 )
-from pseudolabel.contracts.oracles import oracle_of
+from pseudolabel.contracts.oracles import oracle_of, with_needs
 from pseudolabel.contracts.tiles import at_every_tile, tile_of
 from pseudolabel.pipeline import postprocessing
 from pseudolabel.registry import RAW, SAME, UNIT, Component, Parameters
@@ -36,7 +36,7 @@ ODD = odd_inputs()
 
 @pytest.fixture(params=NAMES)
 def refiner(request: pytest.FixtureRequest) -> Component:
-    return registry.get("refiners", request.param)
+    return with_needs(registry.get("refiners", request.param))
 
 
 @pytest.mark.parametrize("case", ODD)
