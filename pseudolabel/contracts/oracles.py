@@ -28,8 +28,8 @@ def oracle_of(component: Component) -> Callable[..., Any]:
 def with_needs(component: Component) -> Component:
     """The component as it runs where its caller has loaded what it needs; unchanged where it needs nothing.
 
-    Beside the oracle stands `NAME_needs(height, width)`: what the caller hands over for an image of that size,
-    by keyword. The oracle calls it too. Parameters that hold a path get the text "sample".
+    Beside the oracle stands `NAME_needs(height, width)`: what the caller hands over for an image of that
+    size, by keyword. The oracle calls it too. Parameters that hold a path get the text "sample".
     """
     if not component.needs:
         return component

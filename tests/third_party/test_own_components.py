@@ -186,6 +186,20 @@ def test_the_shipped_suites_hold_them_to_their_oracles(site: Path) -> None:
     assert "test_equals_its_oracle[margin]" in wrong.stdout
 
 
+def test_the_shipped_suites_hold_components_that_need_more(site: Path) -> None:
+    entries = {"refiners.confidence": "confidence", "postprocessors.painted": "painted"}
+    modules = {name: f"tests.third_party.needy_components.{module}" for name, module in entries.items()}
+    install(site, "needy-components", modules)
+    suites = ("pseudolabel.contracts.refiners", "pseudolabel.contracts.postprocessors")
+    own = ("-k", "confidence or painted", "-c", os.devnull, "--rootdir", str(site))
+    done = run(site, "-q", "-p", "no:cacheprovider", *own, "--pyargs", *suites, module="pytest")
+    assert done.returncode == 0, done.stdout
+    (passed,) = [
+        int(part.split()[0]) for part in done.stdout.splitlines()[-1].split(", ") if "passed" in part
+    ]
+    assert passed > 20
+
+
 def test_the_same_name_twice_names_both_modules(site: Path) -> None:
     install(site, "other-components", {"refiners.gamma": "other_components.gamma"})
     done = run(site, "methods")

@@ -21,7 +21,14 @@ class Confidence(Parameters):
     run: str = parameter(help="a run of `pl train`")
 
 
-@component(Confidence, kind="refiners", takes=SAME, gives=SAME, needs={"classifier": Need("network", "run")})
+@component(
+    Confidence,
+    kind="refiners",
+    takes=SAME,
+    gives=SAME,
+    needs={"classifier": Need("network", "run")},
+    oracles="tests.third_party.needy_components.oracles",
+)
 def confidence(scores: Scores, image: Tensor, params: Confidence, classifier: LoadedClassifier) -> Scores:
     """Scores of one image, weighed by the probability of their class."""
     mean, std = torch.tensor(classifier.mean), torch.tensor(classifier.std)

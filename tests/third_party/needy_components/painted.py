@@ -21,7 +21,12 @@ class Painted(Parameters):
 
 
 @component(
-    Painted, kind="postprocessors", takes=SAME, gives=SAME, needs={"paint": Need("file", "folder", ".bin")}
+    Painted,
+    kind="postprocessors",
+    takes=SAME,
+    gives=SAME,
+    needs={"paint": Need("file", "folder", ".bin")},
+    oracles="tests.third_party.needy_components.oracles",
 )
 def painted(label_scores: LabelScores, image: Tensor, params: Painted, paint: bytes) -> LabelScores:
     """The same label scores, fewer pixels kept."""
