@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from pydantic import create_model
+from pydantic import Field, create_model
 
 from pseudolabel.registry import Component, Parameters
 
@@ -36,13 +36,17 @@ def with_needs(component: Component) -> Component:
     name = f"{component.name}_needs"
     sample: Callable[[int, int], dict[str, Any]] | None = getattr(_module(component), name, None)
     assert sample is not None, f"it needs something: write {_place(component)}::{name}(height, width)"
-    paths: dict[str, Any] = {need.parameter: (str, "sample") for need in component.needs.values()}
-    params: type[Parameters] = create_model(component.params.__name__, __base__=component.params, **paths)
+    fields = component.params.model_fields
+    paths: dict[str, Any] = {
+        need.parameter: (str, Field("sample", description=fields[need.parameter].description))
+        for need in component.needs.values()
+    }
+    with_paths: type[Parameters] = create_model(component.params.__name__, __base__=component.params, **paths)
 
     def run(values: Any, image: Any, given: Parameters) -> Any:
         return component.run(values, image, given, **sample(*image.shape[:2]))
 
-    return dataclasses.replace(component, run=run, params=params, needs={})
+    return dataclasses.replace(component, run=run, params=with_paths, needs={})
 
 
 def _place(component: Component) -> str:

@@ -66,16 +66,16 @@ def main(words: Sequence[str] | None = None) -> None:
     rows: dict[str, list[dict[str, float]]] = {}
     for number in range(options.rounds):
         for name, checkout, extra in variants(recipe, options):
-            found = command_figures(checkout, options.recipe, options.limit, options.overrides, extra)
-            rows.setdefault(name, []).append(found)
+            figures = command_figures(checkout, options.recipe, options.limit, options.overrides, extra)
+            rows.setdefault(name, []).append(figures)
             say(f"round {number + 1} of {options.rounds}, {name}: {rows[name][-1]}")
         seconds = needed_seconds(prepared, options.limit)
         rows.setdefault("needed passes", []).append({"seconds": seconds})
         say(f"round {number + 1} of {options.rounds}, needed passes: {seconds:.1f} s")
     about = {**experiment.about(), "recipe": options.recipe.name, "images": options.limit}
     beside = {recipe.name: beside_before(recipe, options) for recipe in options.also}
-    found_here = {"rows": summary(rows), "beside": beside, "bf16_over_float32": bf16_over_float32()}
-    experiment.write(options.out, {**about, "rounds": options.rounds, **found_here})
+    more = {"rows": summary(rows), "beside": beside, "bf16_over_float32": bf16_over_float32()}
+    experiment.write(options.out, {**about, "rounds": options.rounds, **more})
 
 
 def beside_before(recipe: Path, options: argparse.Namespace) -> dict[str, float]:

@@ -27,6 +27,7 @@ class Confidence(Parameters):
     takes=SAME,
     gives=SAME,
     needs={"classifier": Need("network", "run")},
+    flips=True,
     oracles="tests.third_party.needy_components.oracles",
 )
 def confidence(scores: Scores, image: Tensor, params: Confidence, classifier: LoadedClassifier) -> Scores:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
-CLASSES = 12
+CLASSES = 36
 
 
 def confidence_needs(height, width):

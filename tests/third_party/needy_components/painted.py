@@ -31,4 +31,4 @@ class Painted(Parameters):
 def painted(label_scores: LabelScores, image: Tensor, params: Painted, paint: bytes) -> LabelScores:
     """The same label scores, fewer pixels kept."""
     clear = torch.frombuffer(bytearray(paint), dtype=torch.uint8).reshape(label_scores.keep.shape) == 0
-    return LabelScores(label_scores.ids, label_scores.values, label_scores.keep & clear)
+    return LabelScores(label_scores.ids, label_scores.values.clone(), label_scores.keep & clear)
