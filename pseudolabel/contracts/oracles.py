@@ -46,7 +46,7 @@ def with_needs(component: Component) -> Component:
     def run(values: Any, image: Any, given: Parameters) -> Any:
         return component.run(values, image, given, **sample(*image.shape[:2]))
 
-    return dataclasses.replace(component, run=run, params=with_paths, needs={})
+    return dataclasses.replace(component, run=run, params=with_paths, needs={})  # type: ignore[arg-type]
 
 
 def _place(component: Component) -> str:
