@@ -35,10 +35,7 @@ def load_chosen(
     assert chosen.class_map is not None
     classes = mapped(read_class_map(chosen.class_map), space, chosen.leave_out)
     decided = weights.digest(chosen.backbone, chosen.weights)
-    mean, std = chosen.mean, chosen.std
-    if mean is None or std is None:
-        own = weights.normalisation(chosen.backbone, chosen.weights)
-        mean, std = mean or own[0], std or own[1]
+    mean, std = _normalisation(chosen, chosen.backbone)
 
     from pseudolabel.classifier.pretrained import pretrained
 
@@ -74,3 +71,11 @@ def load_chosen(
         classes.groups,
         source,
     )
+
+
+def _normalisation(chosen: ClassifierSource, backbone: str) -> tuple[weights.RGB, weights.RGB]:
+    """Mean and standard deviation of the recipe, or else those that the weights were trained with."""
+    if chosen.mean is not None and chosen.std is not None:
+        return chosen.mean, chosen.std
+    mean, std = weights.normalisation(backbone, chosen.weights)
+    return chosen.mean or mean, chosen.std or std

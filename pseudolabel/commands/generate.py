@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 REMEDY = "look at image and classifier; a lower precision or a broken weight does this"
 
 
-def generate(
+def generate(  # most of it is its arguments and what they mean
     recipe: Path | str | Mapping[str, Any] | GenerateRecipe,
     out: Path | str,
     *,

@@ -59,7 +59,7 @@ class ReferenceSummary:
         return asdict(self)
 
 
-def reference(
+def reference(  # most of it is its arguments and what they mean
     recipe: Path | str | Mapping[str, Any] | GenerateRecipe,
     out: Path | str,
     *,

@@ -29,7 +29,7 @@ REMEDY = "mend or replace the file, or run `pl generate` again"
 FREE = ("data", "fuse", "background", "postprocess", "output", "no_label")  # keys that do not decide the maps
 
 
-def refine(
+def refine(  # most of it is its arguments and what they mean
     run: Path | str,
     out: Path | str,
     *,

@@ -55,7 +55,7 @@ class ClassifierSummary:
         return asdict(self)
 
 
-def train(  # most of it are its options and what they mean
+def train(  # most of it is its arguments and what they mean
     recipe: Path | str | Mapping[str, Any] | TrainRecipe,
     out: Path | str,
     *,

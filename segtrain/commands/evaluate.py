@@ -18,7 +18,7 @@ from segtrain.recipe import SegRecipe
 from segtrain.results import SegmentationEvaluation
 
 
-def evaluate(  # most of it are its options and what they mean
+def evaluate(  # most of it is its arguments and what they mean
     run: Path | str,
     *,
     out: Path | str | None = None,

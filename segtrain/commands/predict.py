@@ -6,6 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pseudolabel import console, masks
 from pseudolabel.errors import DataError, PseudolabelError, UsageError
 from pseudolabel.runs import disk, writing
@@ -15,7 +18,7 @@ from segtrain.results import PredictionSummary
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
-def predict(
+def predict(  # a third of it is its arguments and what they mean
     run: Path | str,
     images: Path | str | Sequence[Path | str],
     out: Path | str,
@@ -81,19 +84,7 @@ def predict(
                     folder.problem(pair.image.name, "image", what, remedy or "replace the image")
                     bad += 1
                 else:
-                    mask = predict_one(network, item, where)
-                    data = masks.encode_mask(mask)
-                    disk.write_bytes(folder.path / f"{pair.id}.png", data)
-                    folder.record(
-                        {
-                            "id": pair.id,
-                            "height": mask.shape[0],
-                            "width": mask.shape[1],
-                            "size": len(data),
-                            "sha256": disk.sha256_bytes(data),
-                            "input": _input(pair),
-                        }
-                    )
+                    _write(folder, pair, predict_one(network, item, where))
                 bar.advance()
         folder.complete([pair.id for pair in pairs])
         problems = [dict(row) for row in folder.problems]
@@ -107,6 +98,14 @@ def predict(
         images_per_second=round(len(todo) / seconds, 2),
         device=str(where),
     )
+
+
+def _write(folder: writing.RunFolder, pair: Pair, mask: NDArray[np.uint8]) -> None:
+    """Write the mask of an image, then its line of the manifest."""
+    data = masks.encode_mask(mask)
+    disk.write_bytes(folder.path / f"{pair.id}.png", data)
+    line = {"id": pair.id, "height": mask.shape[0], "width": mask.shape[1], "size": len(data)}
+    folder.record({**line, "sha256": disk.sha256_bytes(data), "input": _input(pair)})
 
 
 def _input(pair: Pair) -> str | None:

@@ -18,7 +18,7 @@ from segtrain.recipe import SegRecipe, decisive
 from segtrain.results import TrainingSummary
 
 
-def train(  # most of it are its options and what they mean
+def train(  # most of it is its arguments and what they mean
     recipe: Path | str | Mapping[str, Any] | SegRecipe,
     out: Path | str,
     *,

@@ -10,12 +10,6 @@ import pytest
 from pseudolabel.registry import KINDS
 from tests.architecture.syntax import FOLDERS, ROOT, imported_paths, python_files, tree_of
 
-NOT_YET = {  # importers whose rebuild is under way
-    "tests/pseudolabel/classifier/test_noise.py",
-    "tests/pseudolabel/commands/test_generate_memory.py",
-    "tests/pseudolabel/commands/test_train.py",
-}
-
 
 def private_imports(root: Path) -> Iterator[str]:
     """`file:line: path` of every import of a private module or name from outside of its folder.
@@ -53,7 +47,7 @@ def sibling_imports(root: Path, package: str) -> Iterator[str]:
 
 
 def test_nothing_imports_what_is_private_to_another_folder() -> None:
-    assert [breach for breach in private_imports(ROOT) if breach.partition(":")[0] not in NOT_YET] == []
+    assert list(private_imports(ROOT)) == []
 
 
 @pytest.mark.parametrize("package", KINDS.values())

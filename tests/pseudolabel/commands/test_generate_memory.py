@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import pseudolabel
-from pseudolabel.pipeline.driver import Driver
 from pseudolabel.runs import disk
+from pseudolabel.runs.writing import RunFolder
 from tests.pseudolabel.commands.untrained import NAMES, TAGS, image, recipe, save_tiny
 
 COUNT, SETTLED, MOST = 500, 50, 50 * 2**20  # images, images, bytes
@@ -39,13 +41,13 @@ def test_memory_is_flat_over_500_images(tmp_path: Path, monkeypatch: pytest.Monk
     disk.write_text(root / "classes.txt", "\n".join([*NAMES, ""]))
     save_tiny(root / "run")
     peaks: list[int] = []
-    collect = Driver._collect
+    record = RunFolder.record
 
-    def watch(driver: Driver, *rest: object) -> None:
-        collect(driver, *rest)  # type: ignore[arg-type]
+    def watch(folder: RunFolder, line: Mapping[str, Any]) -> None:
+        record(folder, line)
         peaks.append(resident())
 
-    monkeypatch.setattr(Driver, "_collect", watch)
+    monkeypatch.setattr(RunFolder, "record", watch)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # waiting for the disk is not what is tried
     summary = pseudolabel.generate(recipe(root), tmp_path / "run", device="cpu", quiet=True, workers=2)
     assert summary.done == len(peaks) == COUNT
