@@ -28,6 +28,7 @@ class Confidence(Parameters):
     gives=SAME,
     needs={"classifier": Need("network", "run")},
     flips=True,
+    by_class=True,
     oracles="tests.third_party.needy_components.oracles",
 )
 def confidence(scores: Scores, image: Tensor, params: Confidence, classifier: LoadedClassifier) -> Scores:
