@@ -21,7 +21,7 @@ from segtrain.recipe import SegRecipe
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Example = tuple[Pixels, Pixels]  # (crop, crop, 3) and (crop, crop) uint8
+AugmentedPair = tuple[Pixels, Pixels]  # (crop, crop, 3) and (crop, crop) uint8
 
 
 def learner_of(fabric: Fabric, network: SegmentationNetwork, recipe: SegRecipe) -> Learner:
@@ -49,7 +49,7 @@ def learner_of(fabric: Fabric, network: SegmentationNetwork, recipe: SegRecipe) 
 
 
 @dataclass(frozen=True)
-class Lesson:
+class SegmentationTask:
     """How a segmentation network learns from pairs.
 
     Attributes:
@@ -65,8 +65,8 @@ class Lesson:
     seed: int
     device: torch.device
 
-    def work(self) -> Work[Example]:
-        """The lesson as functions for the engine."""
+    def work(self) -> Work[AugmentedPair]:
+        """The task as functions for the engine."""
         return Work(
             ids=tuple(pair.id for pair in self.data.pairs),
             load=lambda epoch, index: self.data[epoch, index],
@@ -81,12 +81,12 @@ class Lesson:
         """Training mode; a frozen norm stays as it is."""
         self.network.train()
 
-    def totals(self, pairs: Sequence[Example]) -> Tensor:
+    def totals(self, pairs: Sequence[AugmentedPair]) -> Tensor:
         """(G,) labelled pixels of each group that the loss averages over."""
         masks = [mask for _, mask in pairs] or [np.zeros((0, 0), np.uint8)]
         return self.loss.counts(torch.from_numpy(np.stack(masks)))
 
-    def share(self, pairs: Sequence[Example], totals: Tensor) -> Share:
+    def share(self, pairs: Sequence[AugmentedPair], totals: Tensor) -> Share:
         """What some pairs add to the loss of the batch."""
         pixels = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2)
         labels = torch.from_numpy(np.stack([mask for _, mask in pairs]))

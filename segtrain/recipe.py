@@ -13,7 +13,7 @@ from pseudolabel.recipes.steps import ReaderStep, Step
 from pseudolabel.registry import parameter
 
 
-class Network(Section):
+class SegNetwork(Section):
     """The segmentation network: an encoder from timm or smp and a decoder."""
 
     decoder: Literal["deeplabv3plus", "deeplabv3"] = parameter(
@@ -37,7 +37,7 @@ class LossStep(Step):
     name: str
 
 
-class Optimizer(Section):
+class SegOptimizer(Section):
     """Stochastic gradient descent with a faster decoder."""
 
     lr: float = parameter(7e-3, gt=0, help="learning rate of the encoder")
@@ -48,7 +48,7 @@ class Optimizer(Section):
     frozen_norm: bool = parameter(False, help="batch norm of the encoder keeps its running statistics")
 
 
-class Schedule(Section):
+class SegSchedule(Section):
     """Polynomial decay per step: (1 - step / steps) ** power."""
 
     epochs: int = parameter(ge=1, help="passes over the list; a larger number extends a finished run")
@@ -62,7 +62,7 @@ class Schedule(Section):
     validate_every: int = parameter(1, ge=1, unit="epochs", help="how often; the last epoch always is")
 
 
-class Augmentation(Section):
+class SegAugmentation(Section):
     """What a training image and its mask go through together: scale, flip, crop."""
 
     scale: tuple[float, float] = parameter(
@@ -87,14 +87,14 @@ class SegRecipe(Section):
     validation: dict[str, Any] | None = parameter(
         None, help="keys that replace those of `data` for the validation images, {split: val}"
     )
-    network: Network
+    network: SegNetwork
     loss: LossStep = Field(
         default_factory=lambda: LossStep(name="cross_entropy"),
         description="what is minimised; pixels of 255 never count",
     )
-    optimizer: Optimizer = Field(default_factory=lambda: Optimizer())
-    schedule: Schedule
-    augmentation: Augmentation = Field(default_factory=lambda: Augmentation())
+    optimizer: SegOptimizer = Field(default_factory=lambda: SegOptimizer())
+    schedule: SegSchedule
+    augmentation: SegAugmentation = Field(default_factory=lambda: SegAugmentation())
     precision: Precision = parameter("float32", help="float32, or bf16 / float16 autocast")
     channels_last: bool = parameter(True, help="memory layout; the same results, faster")
     on_nan: Literal["stop", "skip"] = parameter(

@@ -75,7 +75,7 @@ def learner_of(fabric: Fabric, network: Classifier, terms: Terms, recipe: TrainR
 
 
 @dataclass(frozen=True)
-class Lesson:
+class ClassifierTask:
     """How a classifier learns from images with labels.
 
     Attributes:
@@ -94,7 +94,7 @@ class Lesson:
     device: torch.device
 
     def work(self, left_out: Callable[[int, DataError], None] | None) -> Work[Example]:
-        """The lesson as functions for the engine; `left_out` as in `Work`."""
+        """The task as functions for the engine; `left_out` as in `Work`."""
         return Work(
             ids=tuple(record.id for record in self.records),
             load=self.load,

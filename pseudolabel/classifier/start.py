@@ -22,7 +22,7 @@ LATER_KEYS = ("noise", "objective", "on_nan")  # left out of the fingerprint at 
 
 
 @dataclass(frozen=True)
-class Start:
+class TrainingStart:
     """What a training begins with.
 
     Attributes:
@@ -42,7 +42,7 @@ class Start:
     fingerprint: dict[str, Any]
 
 
-def prepare(recipe: TrainRecipe, limit: int | None = None) -> Start:
+def prepare(recipe: TrainRecipe, limit: int | None = None) -> TrainingStart:
     """Read data and weights and compare them; writes nothing.
 
     Args:
@@ -71,7 +71,7 @@ def prepare(recipe: TrainRecipe, limit: int | None = None) -> Start:
         own = weights.normalisation(kept.backbone, kept.weights)
         mean, std = mean or own[0], std or own[1]
     decisive = fingerprint(recipe, decided, training, validation, mean, std)
-    return Start(recipe, training, validation, network, mean, std, decisive)
+    return TrainingStart(recipe, training, validation, network, mean, std, decisive)
 
 
 def fingerprint(
@@ -87,7 +87,7 @@ def fingerprint(
     Args:
         recipe: see `TrainRecipe`.
         decided: digest of the start weights.
-        training, validation, mean, std: see `Start`.
+        training, validation, mean, std: see `TrainingStart`.
     """
     plain = plain_data(recipe)
     del plain["data"], plain["validation"], plain["schedule"]["epochs"]

@@ -31,7 +31,7 @@ COMMON = 10  # images; a class with fewer makes a mean jump, so a mean over the 
 
 
 @dataclass(frozen=True)
-class View:
+class Preprocessing:
     """How images reach the network.
 
     Attributes:
@@ -57,7 +57,7 @@ class View:
 def logits_of(
     network: Classifier,
     records: Sequence[ImageRecord],
-    view: View,
+    view: Preprocessing,
     fabric: Fabric,
     advance: Callable[[int], None],
 ) -> NDArray[np.float32]:
@@ -66,7 +66,7 @@ def logits_of(
     Args:
         network: on the device of the fabric; left in evaluation mode.
         records: images.
-        view: see `View`.
+        view: see `Preprocessing`.
         fabric: device, precision, and ranks over which the batches are dealt.
         advance: told the number of images done; may raise to stop.
 
@@ -130,7 +130,7 @@ def _mean(ap: Mapping[str, float | None], names: Sequence[str]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _equal_sizes(records: Sequence[ImageRecord], view: View) -> list[list[int]]:
+def _equal_sizes(records: Sequence[ImageRecord], view: Preprocessing) -> list[list[int]]:
     """Rows grouped by the size of their image, in order of first appearance, in batches."""
     groups: dict[tuple[int, int], list[int]] = {}
     for row, record in enumerate(records):

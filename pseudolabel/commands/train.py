@@ -97,8 +97,8 @@ def train(  # most of it is its arguments and what they mean
         NumericError: a loss is not finite.
         Interrupted: a signal came; the same call goes on.
     """
-    from pseudolabel.classifier.course import Course, finished_evaluation
     from pseudolabel.classifier.start import prepare
+    from pseudolabel.classifier.training_run import ClassifierTraining, finished_evaluation
     from pseudolabel.training.device import launch
     from pseudolabel.training.watch import open_run
 
@@ -115,7 +115,9 @@ def train(  # most of it is its arguments and what they mean
         finished = fabric.broadcast(finished)
         if finished is None:
             threads = min(2, os.cpu_count() or 1) if workers is None else workers
-            finished = Course(start, fabric, folder, run, threads, quiet, on_bad == "skip").run_to_end()
+            finished = ClassifierTraining(
+                start, fabric, folder, run, threads, quiet, on_bad == "skip"
+            ).run_to_end()
         elif not quiet:
             console.say(f"{out}: already trained for {settled.schedule.epochs} epochs; nothing to do")
         problems = run.problems if run is not None else ()

@@ -31,7 +31,7 @@ from pseudolabel.runs.run import Run
 NAMES = registry.names("importers")
 
 
-class Sample:
+class ImporterSample:
     """An importer with a source of its oracle; `read()` reads it."""
 
     def __init__(self, component: Component, folder: Path) -> None:
@@ -48,12 +48,12 @@ class Sample:
 
 
 @pytest.fixture(params=NAMES)
-def sample(request: pytest.FixtureRequest, tmp_path: Path) -> Sample:
+def sample(request: pytest.FixtureRequest, tmp_path: Path) -> ImporterSample:
     (tmp_path / "source").mkdir()
-    return Sample(registry.get("importers", request.param), tmp_path / "source")
+    return ImporterSample(registry.get("importers", request.param), tmp_path / "source")
 
 
-def test_equals_its_oracle(sample: Sample) -> None:
+def test_equals_its_oracle(sample: ImporterSample) -> None:
     imported, items = sample.read()
     names, rows = sample.expected()
     assert imported.space.names == tuple(names)
@@ -70,7 +70,7 @@ def test_equals_its_oracle(sample: Sample) -> None:
     assert len(rows) > 1
 
 
-def test_items_are_what_a_run_folder_takes(sample: Sample) -> None:
+def test_items_are_what_a_run_folder_takes(sample: ImporterSample) -> None:
     imported, items = sample.read()
     assert len({item.id for item in items}) == len(items)
     for item in items:
@@ -90,7 +90,7 @@ def test_items_are_what_a_run_folder_takes(sample: Sample) -> None:
     assert all(sentence == sentence.strip() and len(sentence.splitlines()) == 1 for sentence in imported.lost)
 
 
-def test_reading_again_gives_the_same_and_writes_nothing(sample: Sample) -> None:
+def test_reading_again_gives_the_same_and_writes_nothing(sample: ImporterSample) -> None:
     before = contents(sample.folder)
     first, second = (sample.read()[1] for _ in range(2))
     for one_reading, other in zip(first, second, strict=True):
@@ -99,7 +99,7 @@ def test_reading_again_gives_the_same_and_writes_nothing(sample: Sample) -> None
     assert contents(sample.folder) == before
 
 
-def test_items_are_read_when_they_are_taken(sample: Sample) -> None:
+def test_items_are_read_when_they_are_taken(sample: ImporterSample) -> None:
     imported = sample.component.run(
         Path(sample.source), sample.component.params.model_validate(sample.settings)
     )
@@ -107,7 +107,7 @@ def test_items_are_read_when_they_are_taken(sample: Sample) -> None:
     assert len(list(itertools.islice(imported.items, 1))) == 1
 
 
-def test_what_was_imported_is_a_run(sample: Sample, tmp_path: Path) -> None:
+def test_what_was_imported_is_a_run(sample: ImporterSample, tmp_path: Path) -> None:
     """Opened, read and exported like any other; an import without masks needs a recipe."""
     names, rows = sample.expected()
     if any(mask is None for _, _, mask, _ in rows):
@@ -128,7 +128,7 @@ def test_what_was_imported_is_a_run(sample: Sample, tmp_path: Path) -> None:
     assert exported.images == len(rows)
 
 
-def test_a_source_that_is_not_there_is_refused(sample: Sample, tmp_path: Path) -> None:
+def test_a_source_that_is_not_there_is_refused(sample: ImporterSample, tmp_path: Path) -> None:
     params = sample.component.params.model_validate(sample.settings)
     with pytest.raises(PseudolabelError, match="nowhere"):
         list(sample.component.run(tmp_path / "nowhere", params).items)
@@ -138,7 +138,7 @@ def test_a_source_that_is_not_there_is_refused(sample: Sample, tmp_path: Path) -
         )
 
 
-def test_beyond_each_bound_is_refused(sample: Sample) -> None:
+def test_beyond_each_bound_is_refused(sample: ImporterSample) -> None:
     for key, value in beyond_bounds(sample.component):
         with pytest.raises(ValidationError, match=key):
             sample.component.params.model_validate({**sample.settings, key: value})

@@ -29,7 +29,7 @@ from pseudolabel.registry import Component
 NAMES = registry.names("readers")
 
 
-class Sample:
+class ReaderSample:
     """A reader with a data set of its oracle: `dataset` is the first reading, `again()` another one."""
 
     def __init__(self, component: Component, folder: Path) -> None:
@@ -43,11 +43,11 @@ class Sample:
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return Sample(registry.get("readers", request.param), tmp_path_factory.mktemp(request.param))
+def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ReaderSample:
+    return ReaderSample(registry.get("readers", request.param), tmp_path_factory.mktemp(request.param))
 
 
-def test_equals_its_oracle_in_the_order_of_the_list(sample: Sample) -> None:
+def test_equals_its_oracle_in_the_order_of_the_list(sample: ReaderSample) -> None:
     names, rows = sample.expected()
     assert sample.dataset.space.names == names
     assert [record.id for record in sample.dataset.records] == [name for name, _, _ in rows]
@@ -60,7 +60,7 @@ def test_equals_its_oracle_in_the_order_of_the_list(sample: Sample) -> None:
     assert several or len(names) == 1, "the sample must show several label sets"
 
 
-def test_ids_are_unique_text_and_labels_ascend(sample: Sample) -> None:
+def test_ids_are_unique_text_and_labels_ascend(sample: ReaderSample) -> None:
     records, space = sample.dataset.records, sample.dataset.space
     assert records
     assert all(type(record) is ImageRecord and type(record.id) is str and record.id for record in records)
@@ -71,7 +71,7 @@ def test_ids_are_unique_text_and_labels_ascend(sample: Sample) -> None:
             assert all(type(label) is int and 1 <= label <= space.foreground for label in record.labels)
 
 
-def test_images_are_there_and_masks_fit(sample: Sample) -> None:
+def test_images_are_there_and_masks_fit(sample: ReaderSample) -> None:
     for record in sample.dataset.records:
         assert isinstance(record.image, Path)
         size = read_size(record.image)
@@ -83,7 +83,7 @@ def test_images_are_there_and_masks_fit(sample: Sample) -> None:
             assert set(np.unique(mask).tolist()) <= {BACKGROUND, IGNORE, *known}, record.id
 
 
-def test_masks_have_a_digest_and_travel_to_worker_processes(sample: Sample) -> None:
+def test_masks_have_a_digest_and_travel_to_worker_processes(sample: ReaderSample) -> None:
     sources = [record.mask for record in sample.dataset.records if record.mask is not None]
     digests = [mask_digest(source) for source in sources]
     masks = [read_mask(source) for source in sources]
@@ -98,7 +98,7 @@ def test_masks_have_a_digest_and_travel_to_worker_processes(sample: Sample) -> N
     assert len(set(digests)) >= len(contents), "two masks that differ have two digests"
 
 
-def test_parts_divide_what_the_mask_shows(sample: Sample) -> None:
+def test_parts_divide_what_the_mask_shows(sample: ReaderSample) -> None:
     folder = sample.dataset.parts
     if folder is None:
         pytest.skip("this reader knows no parts")
@@ -110,13 +110,13 @@ def test_parts_divide_what_the_mask_shows(sample: Sample) -> None:
         np.testing.assert_array_equal(parts == 0, mask == BACKGROUND)
 
 
-def test_reading_again_gives_the_same_and_writes_nothing(sample: Sample) -> None:
+def test_reading_again_gives_the_same_and_writes_nothing(sample: ReaderSample) -> None:
     before = _tree(sample.folder)
     assert sample.again() == sample.dataset
     assert _tree(sample.folder) == before
 
 
-def test_beyond_each_bound_is_refused(sample: Sample) -> None:
+def test_beyond_each_bound_is_refused(sample: ReaderSample) -> None:
     for key, value in beyond_bounds(sample.component):
         with pytest.raises(ValidationError, match=key):
             sample.component.params.model_validate({**sample.settings, key: value})

@@ -35,7 +35,7 @@ class Activations:
 
 
 @dataclass
-class Start:
+class GraphStart:
     """Where the graph begins: the outputs of the layer, one for each time it ran."""
 
     outputs: list[Tensor] = field(default_factory=list)
@@ -67,7 +67,7 @@ def _ends(name: str) -> list[str]:
 
 
 @contextmanager
-def starting_at(network: nn.Module, name: str, folds: Sequence[Fold]) -> Iterator[Start]:
+def starting_at(network: nn.Module, name: str, folds: Sequence[Fold]) -> Iterator[GraphStart]:
     """Forwards in this block begin their graph at the output of the module `name`.
 
     Of a module that runs several times in a forward (a shared activation) the last time counts. Where the
@@ -76,7 +76,7 @@ def starting_at(network: nn.Module, name: str, folds: Sequence[Fold]) -> Iterato
     Raises:
         DataError: the module gives something else than a tensor.
     """
-    module, start = network.get_submodule(name), Start()
+    module, start = network.get_submodule(name), GraphStart()
     inside = {id(part) for part in module.modules()}
     wrote: list[tuple[Tensor, Fold]] = []
 

@@ -24,7 +24,7 @@ AGREEMENT = 1e-4  # relative; the same sums in another order differ by about 1e-
 
 
 @dataclass(frozen=True)
-class Place:
+class TracedTensor:
     """A tensor of a forward: the input of a module, or an argument of the n-th call of a torch function."""
 
     module: str = ""
@@ -34,7 +34,7 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
+class LinearHead:
     """A linear head on pooled features.
 
     Attributes:
@@ -44,7 +44,7 @@ class Head:
     """
 
     linear: nn.Module
-    features: Place
+    features: TracedTensor
     channels_last: bool
 
 
@@ -60,7 +60,7 @@ class Trace:
 
     outputs: list[tuple[str, Tensor]] = field(default_factory=list)
     layers: list[tuple[str, nn.Module, Tensor, Tensor, int]] = field(default_factory=list)
-    arguments: list[tuple[Place, Tensor, int]] = field(default_factory=list)
+    arguments: list[tuple[TracedTensor, Tensor, int]] = field(default_factory=list)
 
 
 class Tracing(TorchFunctionMode):
@@ -79,7 +79,7 @@ class Tracing(TorchFunctionMode):
         self.calls[function] = number + 1
         for name, value in _arguments(args, kwargs):
             if isinstance(value, Tensor) and value.dim() in (3, 4):
-                place = Place(function=function, call=number, argument=name)
+                place = TracedTensor(function=function, call=number, argument=name)
                 self.trace.arguments.append((place, value, value._version))
         return function(*args, **(kwargs or {}))
 
@@ -87,7 +87,7 @@ class Tracing(TorchFunctionMode):
 class Catching(TorchFunctionMode):
     """Keeps the one argument of the one call that a place names."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: TracedTensor) -> None:
         super().__init__()
         self.place, self.calls = place, 0
         self.caught: Tensor | None = None
@@ -131,7 +131,7 @@ def traced(network: nn.Module, images: Tensor) -> tuple[Tensor, Trace]:
     return logits, trace
 
 
-def head_of(logits: Tensor, trace: Trace, size: Size, prefixes: Sequence[int]) -> Head | None:
+def head_of(logits: Tensor, trace: Trace, size: Size, prefixes: Sequence[int]) -> LinearHead | None:
     """The linear head on pooled features, or None where the logits are not made by one.
 
     Args:
@@ -150,9 +150,9 @@ def head_of(logits: Tensor, trace: Trace, size: Size, prefixes: Sequence[int]) -
             for place, values, version in reversed(trace.arguments):
                 for last in (False, True):
                     if values._version == version and _is_mean(given, values, size, prefixes, last):
-                        return Head(_linear(module), place, last)
+                        return LinearHead(_linear(module), place, last)
         elif _is_mean(logits, written, size, prefixes, channels_last):  # before it
-            return Head(_linear(module), Place(module=name), channels_last)
+            return LinearHead(_linear(module), TracedTensor(module=name), channels_last)
     return None
 
 
@@ -176,7 +176,7 @@ def target_of(
     return next(reversed(named or reaching), None)
 
 
-def caught(network: nn.Module, images: Tensor, place: Place) -> Tensor:
+def caught(network: nn.Module, images: Tensor, place: TracedTensor) -> Tensor:
     """The tensor at a place of a forward of these images.
 
     Raises:

@@ -25,7 +25,7 @@ SMALLEST = 0.005  # share of an image below which a class is not written under a
 
 
 @dataclass(frozen=True, eq=False)
-class ClassMap:
+class ShownMap:
     """One class of one image.
 
     Attributes:
@@ -54,7 +54,7 @@ class Row:
 
     caption: str
     pixels: NDArray[np.uint8] | None = None
-    maps: Sequence[ClassMap] = field(default_factory=tuple)
+    maps: Sequence[ShownMap] = field(default_factory=tuple)
     mask: NDArray[np.uint8] | None = None
     truth: NDArray[np.uint8] | None = None
 
@@ -120,7 +120,7 @@ def _lines(row: Row, names: Mapping[int, str], scored: bool) -> list[tuple[str, 
     return [("", line) for line in lines[:-1]] + [(row.caption, lines[-1])]
 
 
-def _pair(pixels: NDArray[np.uint8], class_map: ClassMap, names: Mapping[int, str]) -> _Line:
+def _pair(pixels: NDArray[np.uint8], class_map: ShownMap, names: Mapping[int, str]) -> _Line:
     """The map of a class before and after refining."""
     name = names.get(class_map.label, str(class_map.label))
     raw, refined = class_map.raw, class_map.refined

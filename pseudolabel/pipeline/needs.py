@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pseudolabel import images
-from pseudolabel.recipes.composition import Step
+from pseudolabel.recipes.composition import StepShape
 from pseudolabel.registry import Need
 from pseudolabel.runs import disk
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pseudolabel.recipes.schema import GenerateRecipe
 
 
-def handed(step: Step, item: str) -> dict[str, Any]:
+def handed(step: StepShape, item: str) -> dict[str, Any]:
     """Keyword arguments of a step for one image.
 
     Args:
@@ -56,7 +56,7 @@ def decisive(recipe: GenerateRecipe, plain: dict[str, Any], ids: Sequence[str]) 
     return plain
 
 
-def _steps(recipe: GenerateRecipe, plain: dict[str, Any]) -> Iterator[tuple[Step, dict[str, Any]]]:
+def _steps(recipe: GenerateRecipe, plain: dict[str, Any]) -> Iterator[tuple[StepShape, dict[str, Any]]]:
     """Every step after the maps beside its plain data."""
     for branch, data in zip(recipe.maps, plain["maps"], strict=True):
         yield from zip(branch.refine, data["refine"], strict=True)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pseudolabel.errors import UsageError
 from pseudolabel.pipeline.needs import handed
-from pseudolabel.recipes.composition import Fuse, Step, swept_key
+from pseudolabel.recipes.composition import FuseShape, StepShape, swept_key
 from pseudolabel.records import BACKGROUND, IGNORE
 from pseudolabel.registry import Component, Parameters
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def refine(
-    scores: Scores, image: NDArray[np.uint8] | Tensor, steps: Sequence[Step], item: str = ""
+    scores: Scores, image: NDArray[np.uint8] | Tensor, steps: Sequence[StepShape], item: str = ""
 ) -> Scores:
     """Run refiners in the order given.
 
@@ -53,8 +53,8 @@ def refine(
 def combine(
     maps: Sequence[Scores],
     image: NDArray[np.uint8] | Tensor,
-    branches: Sequence[Sequence[Step]],
-    fuse: Fuse | None,
+    branches: Sequence[Sequence[StepShape]],
+    fuse: FuseShape | None,
     item: str = "",
 ) -> Scores:
     """Refine the maps of each branch, then make one map of them.
@@ -80,8 +80,8 @@ def combine(
 def resolve(
     scores: Scores,
     image: NDArray[np.uint8] | Tensor,
-    background: Step,
-    postprocess: Sequence[Step] = (),
+    background: StepShape,
+    postprocess: Sequence[StepShape] = (),
     item: str = "",
 ) -> NDArray[np.uint8]:
     """Turn refined scores into a mask.
@@ -110,9 +110,9 @@ def resolve(
 def sweep(
     scores: Scores,
     image: NDArray[np.uint8] | Tensor,
-    background: Step,
+    background: StepShape,
     values: Sequence[float],
-    postprocess: Sequence[Step] = (),
+    postprocess: Sequence[StepShape] = (),
     item: str = "",
 ) -> NDArray[np.uint8]:
     """Masks at many values of the key that the background rule declares as swept; shared work is done once.
@@ -159,7 +159,7 @@ def _with(component: Component, params: Parameters, key: str, value: float) -> P
 
 
 def _mask(
-    label_scores: LabelScores, image: NDArray[np.uint8] | Tensor, postprocess: Sequence[Step], item: str
+    label_scores: LabelScores, image: NDArray[np.uint8] | Tensor, postprocess: Sequence[StepShape], item: str
 ) -> NDArray[np.uint8]:
     for step in postprocess:
         label_scores = step.component.run(
@@ -191,10 +191,10 @@ class PostprocessingPlan:
         superpixels: folder that keeps superpixels, or None.
     """
 
-    branches: Sequence[Sequence[Step]]
-    fuse: Fuse | None
-    background: Step
-    postprocess: Sequence[Step]
+    branches: Sequence[Sequence[StepShape]]
+    fuse: FuseShape | None
+    background: StepShape
+    postprocess: Sequence[StepShape]
     maps: bool = False
     overlays: bool = False
     keep_scores: bool = False
@@ -214,7 +214,7 @@ class PostprocessingPlan:
             superpixels=None if folder is None else Path(folder),
         )
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[StepShape]:
         """Every step."""
         for branch in self.branches:
             yield from branch

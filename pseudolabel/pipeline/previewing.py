@@ -199,7 +199,7 @@ class Preview:
         return preview_sheet(rows, dict(enumerate(prepared.loaded.space.names)), lines)
 
     def _row(self, image: ShownImage, facts: Mapping[str, Any]) -> Row:
-        from pseudolabel.figures.preview_sheet import ClassMap, Row
+        from pseudolabel.figures.preview_sheet import Row, ShownMap
         from pseudolabel.registry import UNIT
 
         maps = []
@@ -209,7 +209,7 @@ class Preview:
             for label in _strongest(image):
                 index = result.raw[0].ids.index(label)
                 raw, refined = result.raw[0].values[index].numpy(), result.refined.values[index].numpy()
-                maps.append(ClassMap(label, raw, refined, unit))
+                maps.append(ShownMap(label, raw, refined, unit))
         mask = None if result is None else result.mask
         values = None if image.maps is None else image.maps.image
         return Row(_caption(facts), values, maps, mask, image.truth)

@@ -15,19 +15,19 @@ Key = tuple[str | int, ...]
 _WORDS = {RAW: "raw ones", UNIT: "ones in 0..1"}
 
 
-class Branch(Protocol):
+class BranchShape(Protocol):
     """A kind of map as a recipe names it; `pseudolabel.recipes.schema.Branch` is one."""
 
     @property
-    def method(self) -> Step:
+    def method(self) -> StepShape:
         """The map method."""
 
     @property
-    def refine(self) -> Sequence[Step]:
+    def refine(self) -> Sequence[StepShape]:
         """Its refiners."""
 
 
-class Fuse(Protocol):
+class FuseShape(Protocol):
     """How several branches become one; `pseudolabel.recipes.schema.Fuse` is one."""
 
     @property
@@ -39,11 +39,11 @@ class Fuse(Protocol):
         """One a line."""
 
     @property
-    def refine(self) -> Sequence[Step]:
+    def refine(self) -> Sequence[StepShape]:
         """Of the combined map."""
 
 
-class Step(Protocol):
+class StepShape(Protocol):
     """A component as a recipe names it; `pseudolabel.recipes.steps.Step` is one."""
 
     @property
@@ -59,7 +59,7 @@ class Step(Protocol):
         """Its validated parameters."""
 
 
-def swept_key(step: Step) -> str:
+def swept_key(step: StepShape) -> str:
     """The key of a background rule that `pl sweep` varies.
 
     Raises:
@@ -74,7 +74,7 @@ def swept_key(step: Step) -> str:
     return str(key)
 
 
-def swept_unit(step: Step) -> str:
+def swept_unit(step: StepShape) -> str:
     """The unit that a background rule declares for its swept key.
 
     Raises:
@@ -86,10 +86,10 @@ def swept_unit(step: Step) -> str:
 
 
 def misfits(
-    branches: Sequence[Branch],
-    fused: Sequence[Step],
-    background: Step,
-    postprocess: Sequence[Step] = (),
+    branches: Sequence[BranchShape],
+    fused: Sequence[StepShape],
+    background: StepShape,
+    postprocess: Sequence[StepShape] = (),
 ) -> Iterator[tuple[Key, str]]:
     """Where a recipe does not compose: a component takes scores in 0..1 and gets raw ones.
 
@@ -104,7 +104,7 @@ def misfits(
     given, giver = RAW, "the map"
     for index, branch in enumerate(branches):
         given, giver = branch.method.component.gives or RAW, repr(branch.method.component_name)
-        steps: list[tuple[Key, Step]] = [
+        steps: list[tuple[Key, StepShape]] = [
             (("maps", index, "refine", place), step) for place, step in enumerate(branch.refine)
         ]
         given, giver = yield from chain(steps, given, giver)
@@ -125,7 +125,7 @@ def misfits(
 
 
 def chain(
-    steps: Sequence[tuple[Key, Step]], given: str, giver: str
+    steps: Sequence[tuple[Key, StepShape]], given: str, giver: str
 ) -> Generator[tuple[Key, str], None, tuple[str, str]]:
     """Misfits of components one after the other; returns what the last one gives and its name."""
     for key, step in steps:

@@ -24,7 +24,7 @@ from pseudolabel.registry import parameter
 Precision = Literal["float32", "bf16", "float16"]
 
 
-class Network(Section):
+class TrainNetwork(Section):
     """The classifier: a backbone's grid of features, global average pooling, a linear head without bias."""
 
     backbone: str = parameter(help="a model of timm, transformers included, or torchvision/NAME")
@@ -38,7 +38,7 @@ class Network(Section):
     )
 
 
-class Optimizer(Section):
+class TrainOptimizer(Section):
     """Stochastic gradient descent as the field uses it."""
 
     lr: float = parameter(gt=0, help="learning rate of the backbone")
@@ -51,7 +51,7 @@ class Optimizer(Section):
     frozen_stages: int = parameter(0, ge=0, unit="stages", help="neither do so many after the stem (IRN: 2)")
 
 
-class Schedule(Section):
+class TrainSchedule(Section):
     """Polynomial decay per step: (1 - step / steps) ** power."""
 
     epochs: int = parameter(ge=1, help="passes over the list")
@@ -63,7 +63,7 @@ class Schedule(Section):
     )
 
 
-class Augmentation(Section):
+class TrainAugmentation(Section):
     """What a training image goes through: resize, flip, crop."""
 
     resize: tuple[int, int] = parameter(
@@ -97,10 +97,10 @@ class TrainRecipe(Section):
     validation: dict[str, Any] | None = parameter(
         None, help="keys that replace those of `data` for the validation images, {split: val}"
     )
-    network: Network
-    optimizer: Optimizer
-    schedule: Schedule
-    augmentation: Augmentation = Field(default_factory=lambda: Augmentation())
+    network: TrainNetwork
+    optimizer: TrainOptimizer
+    schedule: TrainSchedule
+    augmentation: TrainAugmentation = Field(default_factory=lambda: TrainAugmentation())
     objective: tuple[ObjectiveStep, ...] = Field(
         default_factory=lambda: (ObjectiveStep(name="soft_margin"),),
         min_length=1,

@@ -64,7 +64,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Place:
+class PickSource:
     """Where thresholds are picked: on `count` images, on the images of a run, or on nothing (free)."""
 
     on: str
@@ -73,16 +73,16 @@ class Place:
     swept: Swept | None = None
 
 
-def place_of(on: str, run: Run, swept: Swept, overrides: Overrides) -> Place:
+def place_of(on: str, run: Run, swept: Swept, overrides: Overrides) -> PickSource:
     """What a word of --pick-on names.
 
     Raises:
         DataError, UsageError: no such split or run, other classes, or no maps of its images.
     """
     if on == threshold_picks.FREE:
-        return Place(on)
+        return PickSource(on)
     if on.lstrip("-").isdigit():
-        return Place(on, count=int(on))
+        return PickSource(on, count=int(on))
     there, keys = run, [*as_texts(overrides), f"data.split={on}"]
     if Path(on).is_dir() or "/" in on:
         try:
@@ -96,12 +96,12 @@ def place_of(on: str, run: Run, swept: Swept, overrides: Overrides) -> Place:
     if judged.space != swept.judged.space:
         raise UsageError(f"--pick-on {on}: its classes are not those of {run.path}")
     require_maps(there, judged)
-    return Place(on, run=there, swept=replace(swept, judged=judged, reference=None, free=False))
+    return PickSource(on, run=there, swept=replace(swept, judged=judged, reference=None, free=False))
 
 
 def picked(
     swept: Swept,
-    places: Sequence[Place],
+    places: Sequence[PickSource],
     sums: Sums,
     chosen: Sequence[int] | None,
     workers: int,

@@ -69,7 +69,7 @@ def train(  # most of it is its arguments and what they mean
 
     from pseudolabel.training.device import launch
     from pseudolabel.training.watch import open_run
-    from segtrain.course import Course
+    from segtrain.training_run import SegmentationTraining
 
     fabric = launch(device, settled.precision)
     options = {"overwrite": overwrite, "new": new, "wait": wait, "items": "checkpoints"}
@@ -80,8 +80,10 @@ def train(  # most of it is its arguments and what they mean
         if run is not None:
             disk.write_text(folder / layout.RECIPE, dump_recipe(settled))
         quiet = quiet or run is None
-        course = Course(settled, pairs, validation, inspection, fabric, folder, run, workers, quiet)
-        return course.run_to_end(stop)
+        training = SegmentationTraining(
+            settled, pairs, validation, inspection, fabric, folder, run, workers, quiet
+        )
+        return training.run_to_end(stop)
 
 
 def _checked(recipe: SegRecipe, limit: int | None, on_bad: str, quiet: bool) -> tuple[PairSet, Inspection]:

@@ -27,9 +27,9 @@ ALLOWED = {
     },
     "segtrain": {
         "__init__.py", "_torchvision.py", "card.py", "checkpoint.py", "cli.py", "commands", "comparison",
-        "contracts", "course.py", "curves.py", "dataset.py", "export", "inspection.py", "learning.py",
+        "contracts", "curves.py", "dataset.py", "export", "inspection.py", "learning.py",
         "loss.py", "losses", "networks.py", "pairs.py", "py.typed",
-        "recipe.py", "results.py", "scoring.py", "text.py",
+        "recipe.py", "results.py", "scoring.py", "text.py", "training_run.py",
     },
     "pseudolabel/commands": {
         "__init__.py", "_selection.py", "affinity.py", "data_check.py", "data_convert.py", "data_download.py",

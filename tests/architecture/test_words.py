@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from pseudolabel.recipes.yaml import read
-from tests.architecture.syntax import FOLDERS, ROOT, identifiers, python_files, texts, tree_of, words_of
+from tests.architecture.syntax import (
+    FOLDERS,
+    PACKAGES,
+    ROOT,
+    identifiers,
+    python_files,
+    texts,
+    tree_of,
+    words_of,
+)
 
 WORDS = {  # a word of an identifier, a key or an option: what is written instead
     **dict.fromkeys(("picture", "pictures", "photograph", "photographs"), "image"),
@@ -91,6 +100,16 @@ def test_identifiers_and_options_are_the_field_s_words() -> None:
     assert len(files) > 300
     wrong = [f"{file.relative_to(ROOT)}:{fault}" for file in files for fault in wrong_identifiers(file)]
     assert wrong == []
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    """Two things under one name are as bad as one thing under two."""
+    modules: dict[str, list[str]] = {}
+    for file in python_files(ROOT, *PACKAGES):
+        for node in tree_of(file).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                modules.setdefault(node.name, []).append(file.relative_to(ROOT).as_posix())
+    assert {name: files for name, files in modules.items() if len(files) > 1} == {}
 
 
 def test_recipe_keys_are_the_field_s_words() -> None:

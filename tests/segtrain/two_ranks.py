@@ -20,7 +20,7 @@ from pseudolabel import registry
 from pseudolabel.training.device import launch
 from pseudolabel.training.engine import Learner
 from pseudolabel.training.state import save_state
-from segtrain.learning import Lesson, learner_of
+from segtrain.learning import SegmentationTask, learner_of
 from segtrain.loss import Loss
 from segtrain.networks import Architecture, SegmentationNetwork
 from segtrain.recipe import SegRecipe
@@ -49,7 +49,7 @@ def a_step(case: str, rank: int | None, name: str) -> Learner:
     data: Any = type("Data", (), {"pairs": ()})
     component = registry.get("losses", name)
     loss = Loss(component, component.params())
-    work = Lesson(data, network, loss, 0, torch.device("cpu")).work()
+    work = SegmentationTask(data, network, loss, 0, torch.device("cpu")).work()
     share = slice(None) if rank is None else slice(rank, None, 2)
     result = learner.step(work, pairs[share], number=0, total=2)
     assert result.outcome == "done"

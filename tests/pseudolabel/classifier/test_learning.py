@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pseudolabel.classifier.augmentation import normalised
-from pseudolabel.classifier.learning import Example, Lesson, learner_of, targets_of
+from pseudolabel.classifier.learning import ClassifierTask, Example, learner_of, targets_of
 from pseudolabel.classifier.network import Classifier
 from pseudolabel.classifier.terms import Terms
 from pseudolabel.recipes.schema import TrainRecipe
@@ -49,8 +49,8 @@ def test_steps_equal_their_oracle() -> None:
     terms = Terms.of(chosen.objective, network, 3, chosen.seed)
     learner = learner_of(launch("cpu", "float32"), network, terms, chosen)
     records = [ImageRecord(str(i), Path(), (1 + i % 3,)) for i in range(4)]
-    lesson = Lesson(records, chosen, MEAN, STD, network, terms, torch.device("cpu"))
-    lesson.ready()
+    task = ClassifierTask(records, chosen, MEAN, STD, network, terms, torch.device("cpu"))
+    task.ready()
     source = np.random.default_rng(0)
     examples = [Example(record, source.integers(0, 256, (32, 32, 3), np.uint8), 0) for record in records]
     images = normalised([example.image for example in examples], MEAN, STD, torch.device("cpu"))
@@ -67,7 +67,7 @@ def test_steps_equal_their_oracle() -> None:
     rates = [0.02, 0.02 * (1 - 1 / 6) ** 0.9]
     expected = oracles.sgd([start], gradients, [[10 * rate] for rate in rates], 0.9, 0.01, 0.05)
     first = oracles.soft_margin(pooled @ start.T, targets)
-    work = lesson.work(None)
+    work = task.work(None)
     actual = [learner.step(work, examples, number=number, total=6).loss for number in (0, 1)]
     assert actual[0] == pytest.approx(first, rel=1e-5)
     moved = network.head.weight.detach().numpy()

@@ -68,7 +68,7 @@ def test_validation_is_perturbed_where_asked(monkeypatch: pytest.MonkeyPatch) ->
     records = [ImageRecord(name, Path(name), (1,)) for name in "ab"]
     plain = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "long_side": 0, "batch": 2, "workers": 0}
     fabric = launch("cpu", "float32")
-    views: list[Any] = [validation.View(**plain, noise=noise) for noise in (None, BERNOULLI)]
+    views: list[Any] = [validation.Preprocessing(**plain, noise=noise) for noise in (None, BERNOULLI)]
     clean, masked = (validation.logits_of(Mean(), records, view, fabric, lambda _: None) for view in views)  # type: ignore[arg-type]
     assert clean[:, 0].tolist() == [1, 1]
     assert masked[:, 0] == pytest.approx([0.9, 0.9], abs=0.03)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pseudolabel.classifier.learning import Example, Lesson, learner_of
+from pseudolabel.classifier.learning import ClassifierTask, Example, learner_of
 from pseudolabel.classifier.network import Classifier
 from pseudolabel.classifier.terms import Term, Terms
 from pseudolabel.errors import UsageError
@@ -57,7 +57,7 @@ COMPONENT = Component(
 )  # fmt: skip
 
 
-def lesson() -> tuple[Lesson, Learner, list[Example]]:
+def two_objectives() -> tuple[ClassifierTask, Learner, list[Example]]:
     """Two objectives on a small classifier, and four images."""
     recipe = TrainRecipe.model_validate_json(json.dumps(RECIPE))
     torch.manual_seed(0)
@@ -70,17 +70,17 @@ def lesson() -> tuple[Lesson, Learner, list[Example]]:
     records = [ImageRecord(str(i), Path(), (1 + i % 3,)) for i in range(4)]
     source = np.random.default_rng(0)
     examples = [Example(record, source.integers(0, 256, (32, 32, 3), np.uint8), 0) for record in records]
-    small_lesson = Lesson(records, recipe, MEAN, STD, network, terms, torch.device("cpu"))
-    small_lesson.ready()
-    return small_lesson, learner, examples
+    task = ClassifierTask(records, recipe, MEAN, STD, network, terms, torch.device("cpu"))
+    task.ready()
+    return task, learner, examples
 
 
 def test_own_module_learns_faster_and_its_figures_are_means() -> None:
-    small_lesson, learner, examples = lesson()
-    own = small_lesson.terms.modules["objective.twice"]
+    task, learner, examples = two_objectives()
+    own = task.terms.modules["objective.twice"]
     before = own.weight.detach().clone()  # type: ignore[union-attr, operator]
-    result = learner.step(small_lesson.work(None), examples, number=0, total=8)
-    assert small_lesson.terms.figures == ("twice.second",)
+    result = learner.step(task.work(None), examples, number=0, total=8)
+    assert task.terms.figures == ("twice.second",)
     assert result.figures["twice.second"] == pytest.approx(
         functional.softplus(torch.zeros(1)).item(), rel=0.3
     )
@@ -92,9 +92,9 @@ def test_own_module_learns_faster_and_its_figures_are_means() -> None:
 def test_accumulation_and_order_change_nothing_but_rounding() -> None:
     losses = []
     for parts, order in ((1, [0, 1, 2, 3]), (2, [0, 1, 2, 3]), (1, [3, 1, 0, 2])):
-        small_lesson, learner, examples = lesson()
+        task, learner, examples = two_objectives()
         learner.plan = replace(learner.plan, accumulate=parts)
-        result = learner.step(small_lesson.work(None), [examples[row] for row in order], number=0, total=8)
+        result = learner.step(task.work(None), [examples[row] for row in order], number=0, total=8)
         losses.append([result.loss, result.norm, result.figures["twice.second"]])
     np.testing.assert_allclose(losses[1:], [losses[0]] * 2, rtol=1e-5)  # float32 sums in another order
 
@@ -104,14 +104,14 @@ def test_own_module_is_part_of_the_state(tmp_path: Path) -> None:
 
     states = []
     for cut in (False, True):
-        small_lesson, learner, examples = lesson()
-        learner.step(small_lesson.work(None), examples, number=0, total=8)
+        task, learner, examples = two_objectives()
+        learner.step(task.work(None), examples, number=0, total=8)
         if cut:
             learner.save(tmp_path, Position(step=1), {"fingerprint": "x"})
-            small_lesson, learner, examples = lesson()
+            task, learner, examples = two_objectives()
             position = learner.load(tmp_path, lambda *_: None, print)
             assert position == Position(step=1)
-        learner.step(small_lesson.work(None), examples, number=1, total=8)
+        learner.step(task.work(None), examples, number=1, total=8)
         states.append({name: module.state_dict() for name, module in learner.modules.items()})
     assert states[0].keys() == {"network", "objective.twice"}
     for name, tensors in states[0].items():
@@ -120,14 +120,14 @@ def test_own_module_is_part_of_the_state(tmp_path: Path) -> None:
 
 
 def test_an_objective_wraps_the_first_classification_loss_of_the_list() -> None:
-    small_lesson, _, _ = lesson()
+    task, _, _ = two_objectives()
     logits, targets = torch.tensor([[1.0, -2.0]]), torch.tensor([[1.0, 1.0]])
-    wrapped = small_lesson.terms._classification()(logits, targets)
+    wrapped = task.terms._classification()(logits, targets)
     assert wrapped.item() == pytest.approx(functional.softplus(-targets * logits).mean().item())
     focal = get("objectives", "focal")
-    terms = Terms((small_lesson.terms.terms[1], Term(focal, focal.params(), None)))
+    terms = Terms((task.terms.terms[1], Term(focal, focal.params(), None)))
     assert terms._classification()(logits, targets).item() < wrapped.item()
-    assert Terms(small_lesson.terms.terms[1:])._classification()(logits, targets).item() == wrapped.item()
+    assert Terms(task.terms.terms[1:])._classification()(logits, targets).item() == wrapped.item()
 
 
 def test_one_that_does_not_add_up_is_refused_on_several_ranks() -> None:

@@ -16,7 +16,7 @@ from pseudolabel.errors import DataError
 from pseudolabel.records import ImageRecord, LabelSpace
 from pseudolabel.training.device import launch
 
-VIEW = validation.View(
+VIEW = validation.Preprocessing(
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
     long_side=40,

@@ -11,7 +11,7 @@ from PIL import ImageDraw
 
 from pseudolabel.figures.contact_sheet import GAP
 from pseudolabel.figures.mistakes import COLOURS
-from pseudolabel.figures.preview_sheet import ClassMap, Row, preview_sheet
+from pseudolabel.figures.preview_sheet import Row, ShownMap, preview_sheet
 
 CELL = 60
 NAMES = {0: "background", 1: "cat", 2: "dog"}
@@ -20,9 +20,9 @@ MASK = np.repeat(np.array([[0, 1, 2]], np.uint8), 20, axis=1).repeat(30, axis=0)
 TRUTH = np.where(MASK == 2, 0, 2).astype(np.uint8)
 
 
-def rising(label: int) -> ClassMap:
+def rising(label: int) -> ShownMap:
     values = np.linspace(0, 1, 60, dtype=np.float32)[None].repeat(30, axis=0)
-    return ClassMap(label, 7 * values, values)
+    return ShownMap(label, 7 * values, values)
 
 
 ROW = Row("first", PIXELS, [rising(1)], MASK, TRUTH)

@@ -147,7 +147,7 @@ def test_what_cannot_be_swept_is_refused() -> None:
 class Line:
     """A branch with planted or real steps."""
 
-    def __init__(self, *refiners: composition.Step, method: composition.Step | None = None) -> None:
+    def __init__(self, *refiners: composition.StepShape, method: composition.StepShape | None = None) -> None:
         self.method = method or MethodStep(name="cam")
         self.refine = refiners
 
@@ -209,7 +209,7 @@ class PostprocessorLike(Planted):
 
 
 def test_steps_of_recipes_are_steps_of_the_line() -> None:
-    step: composition.Step = PostprocessorStep(name="crf")
+    step: composition.StepShape = PostprocessorStep(name="crf")
     assert step.component_name == "crf"
 
 

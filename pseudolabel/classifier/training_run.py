@@ -15,8 +15,8 @@ from torch import Tensor
 from pseudolabel import console, weights
 from pseudolabel.classifier import validation
 from pseudolabel.classifier.checkpoint import FILE, save_classifier
-from pseudolabel.classifier.learning import Lesson, learner_of
-from pseudolabel.classifier.start import Start
+from pseudolabel.classifier.learning import ClassifierTask, learner_of
+from pseudolabel.classifier.start import TrainingStart
 from pseudolabel.classifier.terms import Terms
 from pseudolabel.errors import DataError, UsageError
 from pseudolabel.recipes.loading import plain_data
@@ -53,7 +53,7 @@ def finished_evaluation(folder: Path, epochs: int) -> dict[str, Any] | None:
     return evaluation if done == epochs else None
 
 
-class Course:
+class ClassifierTraining:
     """One training from where it stands to the files of its run; evaluation.json comes last.
 
     Args:
@@ -67,7 +67,7 @@ class Course:
 
     def __init__(
         self,
-        start: Start,
+        start: TrainingStart,
         fabric: Fabric,
         folder: Path,
         run: writing.RunFolder | None,
@@ -94,7 +94,7 @@ class Course:
         position = self._begin(learner)
         steps = learner.plan.steps(len(start.training.records))
         done = position.epoch * steps + position.step
-        lesson = Lesson(
+        task = ClassifierTask(
             start.training.records, recipe, start.mean, start.std, start.network, terms, self.fabric.device
         )
         with (
@@ -109,7 +109,7 @@ class Course:
                 after_step=Watch(bar, self.run, self.quiet).after_step,
                 after_epoch=lambda: self._tell_epoch(position),
             )
-            finished = fit(learner, lesson.work(self._left_out if self.skip else None), position, around)
+            finished = fit(learner, task.work(self._left_out if self.skip else None), position, around)
             self._list_unreadable()
             if not finished:
                 raise stop.fault(f"{self.folder.name} is saved")
@@ -145,7 +145,7 @@ class Course:
         """What an epoch's row says of the validation images."""
         start, recipe = self.start, self.start.recipe
         self._list_unreadable()
-        view = validation.View(
+        view = validation.Preprocessing(
             mean=start.mean,
             std=start.std,
             long_side=recipe.evaluate_at,

@@ -22,7 +22,7 @@ from segtrain.checkpoint import Header
 from segtrain.curves import draw
 from segtrain.dataset import Augment, TrainingPairs
 from segtrain.inspection import Inspection
-from segtrain.learning import Lesson, learner_of
+from segtrain.learning import SegmentationTask, learner_of
 from segtrain.loss import Loss
 from segtrain.networks import Architecture, SegmentationNetwork
 from segtrain.pairs import PairSet
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Course:
+class SegmentationTraining:
     """One training from its recipe to its folder.
 
     Attributes:
@@ -83,7 +83,7 @@ class Course:
             return self._result(position, steps, start)
         loss = Loss(recipe.loss.component, recipe.loss.params)
         self._say_start(loss, position, taken)
-        lesson = Lesson(data, network, loss, recipe.seed, self.fabric.device)
+        task = SegmentationTask(data, network, loss, recipe.seed, self.fabric.device)
         with console.progress(steps * recipe.schedule.epochs, "train", self.quiet, done=done) as bar:
             around = Around(
                 workers=self.workers,
@@ -92,7 +92,7 @@ class Course:
                 end_epoch=lambda row: self._end_epoch(network, position, row),
                 after_step=Watch(bar, self.run, self.quiet).after_step,
             )
-            finished = fit(learner, lesson.work(), position, around)
+            finished = fit(learner, task.work(), position, around)
         if not finished:
             raise stop.fault(f"stopped in epoch {position.epoch + 1} after step {position.step} of {steps}")
         if self.run is not None:
